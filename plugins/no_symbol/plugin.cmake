@@ -1,0 +1,2 @@
+# For tests only: not among the plugins that are installed.
+set_target_properties(plugin_no_symbol PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/plugins)
