@@ -35,7 +35,7 @@ struct httpd_write {
     uv_write_t request;
     struct httpd_peer *peer;
     char *data;
-    int then; /* 1: close, 2: reset */
+    int then; /* 1: close, 2: reset, 3: count as a part */
 };
 
 static void httpd_peer_closed(uv_handle_t *handle)
@@ -70,7 +70,9 @@ static void httpd_peer_close(struct httpd_peer *peer, bool reset)
 static void httpd_written(uv_write_t *request, int status)
 {
     struct httpd_write *write = request->data;
-    if (status < 0 || write->then)
+    if (status == 0 && write->then == 3)
+        atomic_fetch_add(&httpd_here.counts->parts, 1);
+    else if (status < 0 || write->then)
         httpd_peer_close(write->peer, write->then == 2);
     free(write->data);
     free(write);
@@ -155,7 +157,7 @@ static void httpd_behave(struct httpd_peer *peer, const char *path, size_t len)
     } else if (HTTPD_IS("/held")) {
         httpd_hold(peer, "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n" HTTPD_OK);
     } else if (HTTPD_IS("/stall") || HTTPD_IS("/stall-held")) {
-        httpd_send_text(peer, "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"ok\"", 0);
+        httpd_send_text(peer, "HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"ok\"", 3);
         if (HTTPD_IS("/stall-held"))
             httpd_hold(peer, ":true}");
     } else if (HTTPD_IS("/reset")) {

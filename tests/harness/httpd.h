@@ -30,6 +30,7 @@ struct httpd_counts {
     _Atomic unsigned open;        /* connections now */
     _Atomic unsigned requests;    /* whose header was read, so far */
     _Atomic unsigned answers;     /* complete ones */
+    _Atomic unsigned parts;       /* beginnings of answers that stall, once they are sent */
 };
 
 struct httpd {

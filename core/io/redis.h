@@ -1,0 +1,74 @@
+/* Redis: pipelined commands from fibers over one connection that comes back by itself. With
+ * redis_sub.h and redis_sync.h the one seam to hiredis.
+ *
+ * A call suspends its fiber until the reply is there. When the connection breaks, what was sent has
+ * an unknown outcome: the call returns MR_E_STORE and `err->detail` says whether it was sent.
+ * Scripts are safe to repeat, so redis_script repeats them by itself until its time is up. Replies
+ * are copied out of hiredis and belong to the caller. */
+#pragma once
+
+#include "loop/wait.h"
+
+struct redis_config {
+    char *host;            /* or NULL with `path` */
+    char *path;            /* unix socket */
+    char *user, *password; /* may be NULL; never logged */
+    int port, db;
+    uint64_t connect_ms; /* 0: 5 s */
+    uint64_t command_ms; /* 0: 10 s, from the call to the reply, reconnecting included */
+};
+/* `redis://[user:pass@]host[:port][/db]`, `unix:/path[?db=N]`. MR_E_SCHEMA with what would be
+ * right; rediss:, sentinel: and cluster: are named as not offered yet. */
+int redis_config_parse(const char *url, struct redis_config *ret_config, struct error *err);
+void redis_config_done(struct redis_config *config);
+
+enum reply_type { REPLY_NIL, REPLY_TEXT, REPLY_INT, REPLY_ARRAY, REPLY_STATUS, REPLY_ERROR };
+struct reply {
+    enum reply_type type;
+    int64_t integer;
+    char *text; /* NUL-ended, may hold NULs: TEXT, STATUS, ERROR */
+    size_t len;
+    struct reply *items;
+    size_t count;
+};
+/* Frees what a reply holds; the struct itself is the caller's. */
+void reply_done(struct reply *reply);
+
+struct redis;
+/* `name` is for the log and CLIENT SETNAME. Connects in the background. */
+struct redis *redis_open(struct loop *loop, const struct redis_config *config, const char *name);
+/* Pending calls get MR_E_STOPPING. */
+void redis_close(struct redis *redis);
+bool redis_is_up(const struct redis *redis);
+/* Called on the loop's stack after each (re)connect that is ready for commands, and when the
+ * connection is lost. */
+void redis_on_state(struct redis *redis, void (*fn)(void *arg, bool up), void *arg);
+
+/* An argument with its length. */
+struct arg {
+    const char *data;
+    size_t len;
+};
+struct arg arg_text(const char *text);
+struct arg arg_int(char slot[24], int64_t value);
+
+/* One command. MR_OK with the reply (REPLY_ERROR is MR_E_STORE with the server's words in `err`).
+ * Waits for a connection at most command_ms. */
+MR_SUSPENDS int redis_call(struct redis *redis, size_t argc, const struct arg *argv,
+                           uint64_t timeout_ms, struct reply *ret_reply, struct error *err);
+/* The same from text words, for short fixed commands: redis_command(r, &reply, &err, "HGET", key,
+ * field, NULL). */
+MR_SUSPENDS int redis_command(struct redis *redis, struct reply *ret_reply, struct error *err, ...)
+    __attribute__((sentinel));
+
+/* A Lua script, loaded when the server does not know it (NOSCRIPT). */
+struct redis_script {
+    const char *name, *text;
+    char sha[41]; /* SHA-1 of the text as the server says; filled by the first load */
+};
+/* EVALSHA; repeated after a lost connection until `timeout_ms` (0: command_ms; UINT64_MAX: until
+ * the scope ends). An error reply of the script is MR_E_INTERNAL with its words; OOM and MISCONF
+ * are MR_E_STORE. */
+MR_SUSPENDS int redis_run(struct redis *redis, struct redis_script *script, size_t keys,
+                          const struct arg *key, size_t argc, const struct arg *argv,
+                          uint64_t timeout_ms, struct reply *ret_reply, struct error *err);

@@ -1,0 +1,22 @@
+#!lua flags=allow-oom
+-- erase: deletes a job of which nothing runs. Keys: job out log due dead dead:info jobs, names.
+local streams = 8
+--@include base
+--@include lane
+--@include closing
+local v = call('HMGET', KEYS[1], 'status', 'lanes', 'pipeline')
+if not v[1] then
+    call('ZREM', KEYS[7], id)
+    call('ZREM', KEYS[5], id)
+    return {'NONE'}
+end
+local c = closing_read(v[2], '', v[3], false)
+if #c.ring > 0 then return {'BUSY'} end
+if wanted then return wanted end
+closing_write(c, v[3], {}, {})
+call('ZREM', KEYS[4], 'x ' .. id, 'd ' .. id)
+call('ZREM', KEYS[5], id)
+call('ZREM', KEYS[7], id)
+call('DEL', KEYS[1], KEYS[2], KEYS[3])
+call('PUBLISH', base .. 'watch:' .. id, 'gone')
+return {'ERASED'}

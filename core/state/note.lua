@@ -1,0 +1,12 @@
+#!lua
+-- note: notes a child of a running stage before it is submitted. Keys: job.
+local streams = 2
+--@include base
+--@include lane
+--@include mine
+local stage, line = ARGV[4], ARGV[5] .. ' ' .. ARGV[6] .. '\n'
+local v = call('HMGET', KEYS[1], 'l:' .. n, 'stop', 'calls:' .. stage)
+if not mine(v[1]) then return {'LOST'} end
+if v[2] == 'cancelled' or v[2] == 'deadline' then return {'STOP'} end
+if not v[3] or not string.find(v[3], line, 1, true) then call('HSET', KEYS[1], 'calls:' .. stage, (v[3] or '') .. line) end
+return {'OK'}

@@ -1,0 +1,330 @@
+/* The worker process, as a list of steps: see worker_run and worker_main. */
+#include "work/work.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include <stdio.h>
+#include <string.h>
+
+#define WORKER_END_MS 5000u /* for handing back, once `drain` is over */
+
+size_t worker_free_slots(const struct worker *worker)
+{
+    if (worker->draining || worker->bytes > worker->setup->memory_max ||
+        worker->loop.fibers > worker->setup->fibers_max)
+        return 0;
+    return worker->busy < worker->setup->concurrency ? worker->setup->concurrency - worker->busy
+                                                     : 0;
+}
+
+void worker_slot_free(struct work_lane *lane)
+{
+    if (!lane->has_slot)
+        return;
+    lane->has_slot = false;
+    lane->worker->busy--;
+    if (lane->worker->claim_wait)
+        wait_wake(lane->worker->claim_wait, MR_OK);
+}
+
+void worker_slot_take(struct work_lane *lane)
+{
+    if (lane->has_slot || lane->calls)
+        return;
+    lane->has_slot = true;
+    lane->worker->busy++;
+}
+
+/* ---- Queues ---- */
+
+static bool worker_serves(const struct worker *worker, const char *queue)
+{
+    for (const char *const *each = worker->setup->queues; *each; each++)
+        if (strcmp(*each, "*") == 0 || strcmp(*each, queue) == 0)
+            return true;
+    return false;
+}
+
+struct worker_queues {
+    struct worker *worker;
+    const char *names[LIMIT_STAGES];
+    size_t count;
+};
+
+static void worker_add_queue(struct worker_queues *queues, const char *name)
+{
+    for (size_t i = 0; i < queues->count; i++)
+        if (strcmp(queues->names[i], name) == 0)
+            return;
+    if (queues->count < LIMIT_STAGES && worker_serves(queues->worker, name))
+        queues->names[queues->count++] = name;
+}
+
+static void worker_add_queues(void *arg, struct pipeline *pipeline)
+{
+    for (uint32_t i = 0; i < pipeline->stage_count; i++)
+        worker_add_queue(arg, pipeline->stages[i].queue);
+}
+
+/* Every queue that the pipelines name and this host serves, in each class and partition. `default`
+ * is always among them: follow-ups live there. */
+static void worker_make_streams(struct worker *worker)
+{
+    struct worker_queues queues = {.worker = worker};
+    worker_add_queue(&queues, "default");
+    revision_each_own(worker->revisions, worker_add_queues, &queues);
+    size_t each = queues.count * QUEUE_CLASSES;
+    worker->stream_count = each * worker->store->partitions;
+    worker->streams = mem_zalloc((worker->stream_count + 1) * sizeof *worker->streams);
+    struct lane_stream *at = worker->streams;
+    for (uint32_t partition = 0; partition < worker->store->partitions; partition++)
+        for (int class = 0; class < QUEUE_CLASSES; class ++)
+            for (size_t i = 0; i < queues.count; i++)
+                *at++ = (struct lane_stream){.partition = partition,
+                                             .queue = queues.names[i],
+                                             .class = (enum queue_class) class};
+}
+
+/* ---- Pipelines ---- */
+
+static int worker_load(struct worker *worker, struct error *err)
+{
+    const struct pipeline_setup setup = {.plugins = worker->plugins,
+                                         .has_endpoint = worker->setup->has_endpoint,
+                                         .arg = worker->setup->arg};
+    for (const struct pipeline_source *const *source = worker->setup->sources; *source; source++) {
+        struct report report;
+        report_init(&report);
+        struct pipeline *pipeline = pipeline_build(*source, &setup, &report);
+        if (pipeline)
+            revision_add(worker->revisions, pipeline, true);
+        else
+            error_set(err, MR_E_SCHEMA, "pipeline %s: %s", (*source)->name,
+                      report.count ? report.items[0].message : "refused");
+        report_done(&report);
+        if (!pipeline)
+            return MR_E_SCHEMA;
+    }
+    return MR_OK;
+}
+
+/* ---- Bells ---- */
+
+static void worker_on_bell(struct redis_listener *listener, const char *text, size_t len)
+{
+    struct worker *worker = listener->data;
+    char job[ID_BYTES];
+    uint32_t number;
+    if (!text || !worker_bell_parse(text, len, job, &number))
+        return; /* after an interruption the next renewal says what was missed */
+    struct work_lane *lane = work_lane_find(worker, job, number);
+    if (lane)
+        work_lane_stop(lane);
+}
+
+static int worker_listen(struct worker *worker, struct error *err)
+{
+    worker->bells = mem_zalloc(worker->store->partitions * sizeof *worker->bells);
+    for (uint32_t i = 0; i < worker->store->partitions; i++) {
+        char channel[STORE_KEY_BYTES];
+        worker->bells[i] = (struct redis_listener){.fn = worker_on_bell, .data = worker};
+        int rc = redis_listen(worker->sub, worker_bell(worker->store, i, channel),
+                              &worker->bells[i], 0, err);
+        if (rc != MR_OK)
+            return rc;
+    }
+    return MR_OK;
+}
+
+static void worker_on_redis(void *arg, bool up)
+{
+    struct worker *worker = arg;
+    worker->up_since_ms = up ? clock_now_ms() : 0;
+    worker->look_at_own = true;
+    log_event(up ? LOG_INFO : LOG_WARN, up ? "connected to Redis" : "Redis is away", NULL);
+    if (worker->claim_wait)
+        wait_wake(worker->claim_wait, MR_OK);
+}
+
+/* ---- Start, drain, end ---- */
+
+/* Tries until Redis answers, then checks it and registers. What cannot be mended by waiting ends
+ * the process. */
+static int worker_join(struct worker *worker, struct error *err)
+{
+    char name[160], instance[33];
+    hash_random_hex(instance, 16);
+    snprintf(name, sizeof name, "%s/w%d", worker->setup->node, worker->setup->slot);
+    snprintf(worker->setup->page->instance, sizeof worker->setup->page->instance, "%s", instance);
+    const char *reaped = worker->setup->page->reaped[0] ? worker->setup->page->reaped : NULL;
+    int rc;
+    while ((rc = store_check(worker->store, err)) == MR_E_STORE &&
+           scope_error(&worker->scope) == MR_OK)
+        log_error("waiting for Redis", err, NULL);
+    if (rc == MR_OK)
+        rc = worker_enroll(worker->store, name, instance, reaped, err);
+    for (const struct pipeline_source *const *source = worker->setup->sources;
+         rc == MR_OK && *source; source++)
+        rc = revision_put(worker->store, (*source)->name, (*source)->revision, (*source)->text,
+                          (*source)->len, err);
+    return rc == MR_OK ? worker_listen(worker, err) : rc;
+}
+
+/* Waits for the lanes in hand, at most `drain`; then they are cancelled and hand themselves back.
+ */
+static void worker_drain(struct worker *worker)
+{
+    if (worker->held) {
+        log_line(LOG_INFO, "draining: %zu lanes in hand", worker->held);
+        struct wait wait;
+        wait_init(&wait, &worker->loop);
+        worker->drain_wait = &wait;
+        if (worker->stop.kind != STOP_NOW)
+            wait_for(&wait, worker->setup->drain_ms);
+        worker->drain_wait = NULL;
+    }
+    if (worker->held)
+        log_line(LOG_INFO, "handing back %zu lanes", worker->held);
+    worker->runner.stopping = true;
+    worker->store->patience_ms = WORKER_END_MS;
+    scope_cancel(&worker->lanes_scope, MR_E_STOPPING);
+    group_wait(&worker->lanes_group);
+    runner_settle(&worker->runner);
+}
+
+static void worker_on_stop(void *arg, enum stop_kind kind)
+{
+    struct worker *worker = arg;
+    worker->draining = true;
+    atomic_store(&worker->setup->page->draining, 1);
+    scope_cancel(&worker->scope, MR_E_STOPPING);
+    if (kind == STOP_NOW && worker->drain_wait)
+        wait_wake(worker->drain_wait, MR_OK);
+}
+
+static void worker_main(void *arg)
+{
+    struct worker *worker = arg;
+    struct error err = {0};
+    scope_enter(&worker->scope);
+    int rc = worker_join(worker, &err);
+    if (rc == MR_OK)
+        worker_make_streams(worker);
+    if (rc == MR_OK && (worker->keeper = keeper_start(worker, &err)) == NULL)
+        rc = err.code;
+    if (rc != MR_OK) {
+        if (scope_error(&worker->scope) == MR_OK) {
+            log_error("worker cannot start", &err, NULL);
+            worker->exit_code = 1;
+        }
+        loop_stop(&worker->loop);
+        return;
+    }
+    worker->look_at_own = true;
+    void (*const services[])(void *) = {claim_fiber, reclaim_fiber, mover_fiber};
+    for (size_t i = 0; i < sizeof services / sizeof services[0]; i++)
+        if (group_spawn(&worker->services, &worker->scope, services[i], worker) != MR_OK)
+            worker_on_stop(worker, STOP_NOW);
+    atomic_store(&worker->setup->page->ready, 1);
+    log_event(LOG_INFO, "ready", "worker", worker->store->worker, NULL);
+    group_wait(&worker->services); /* they end when the scope is cancelled */
+    scope_enter(NULL);
+    redis_close(worker->blocking); /* what it was about to be given stays in the queue */
+    worker->blocking = NULL;
+    worker_drain(worker);
+    claim_hand_back(worker);
+    keeper_stop(worker->keeper);
+    if (worker_leave(worker->store, &err) != MR_OK)
+        log_error("registration could not be taken back", &err, NULL);
+    loop_stop(&worker->loop);
+}
+
+static int worker_open(struct worker *worker, struct error *err)
+{
+    const struct worker_setup *setup = worker->setup;
+    int rc = loop_init(&worker->loop, err);
+    if (rc != MR_OK)
+        return rc;
+    expr_set_trampoline(fiber_on_loop);
+    watchdog_start(&worker->loop, &setup->page->mark);
+    scope_init(&worker->scope, NULL);
+    scope_init(&worker->lanes_scope, NULL);
+    group_init(&worker->lanes_group, &worker->loop);
+    group_init(&worker->services, &worker->loop);
+    rc = stop_watch(&worker->stop, &worker->loop, setup->lifeline_fd, worker_on_stop, worker, err);
+    const struct http_config http = {.in_flight_max = setup->concurrency * 2,
+                                     .allow = setup->address_allow};
+    if (rc == MR_OK)
+        rc = http_open(&worker->loop, &http, &worker->http, err);
+    if (rc != MR_OK)
+        return rc;
+    worker->redis = redis_open(&worker->loop, setup->redis, "worker");
+    worker->blocking = redis_open(&worker->loop, setup->redis, "worker-queues");
+    worker->sub = redis_sub_open(&worker->loop, setup->redis, "worker-events");
+    redis_on_state(worker->redis, worker_on_redis, worker);
+    const struct store_config store = {.loop = &worker->loop,
+                                       .redis = worker->redis,
+                                       .prefix = setup->prefix,
+                                       .partitions = setup->partitions,
+                                       .max_crashes = setup->max_crashes,
+                                       .retention_status_ms = setup->retention_status_ms,
+                                       .retention_result_ms = setup->retention_result_ms,
+                                       .lease_ms = setup->lease_ms};
+    rc = store_open(&store, &worker->store, err);
+    if (rc != MR_OK)
+        return rc;
+    runner_init(&worker->runner, &worker->loop, worker->http);
+    worker->runner.find_endpoint = setup->find_endpoint;
+    worker->runner.arg = setup->arg;
+    worker->runner.id_namespace = setup->id_namespace;
+    worker->plugins = plugin_registry_new(setup->plugin_folders);
+    worker->revisions = revision_table_new();
+    return worker_load(worker, err);
+}
+
+static void worker_close(struct worker *worker)
+{
+    runner_done(&worker->runner);
+    revision_table_free(worker->revisions);
+    plugin_registry_free(worker->plugins);
+    for (uint32_t i = 0; worker->bells && i < worker->store->partitions; i++)
+        redis_unlisten(worker->sub, &worker->bells[i]);
+    free(worker->bells);
+    free(worker->streams);
+    store_close(worker->store);
+    redis_sub_close(worker->sub);
+    redis_close(worker->blocking);
+    redis_close(worker->redis);
+    http_close(worker->http);
+    stop_unwatch(&worker->stop);
+    scope_done(&worker->lanes_scope);
+    scope_done(&worker->scope);
+    loop_done(&worker->loop);
+    fiber_trim();
+}
+
+int worker_run(const struct worker_setup *given)
+{
+    static struct page_slot none; /* without a master nobody reads it */
+    struct worker_setup setup = *given;
+    if (!setup.page)
+        setup.page = &none;
+    struct worker *worker = mem_zalloc(sizeof *worker);
+    worker->setup = &setup;
+    struct error err = {0};
+    int code = 1;
+    fiber_set_limit(setup.fibers_max + setup.concurrency);
+    if (worker_open(worker, &err) != MR_OK) {
+        log_error("worker cannot start", &err, NULL);
+    } else if (loop_spawn(&worker->loop, NULL, worker_main, worker) != MR_OK) {
+        log_line(LOG_ERROR, "worker cannot start: no stack");
+    } else {
+        loop_run(&worker->loop);
+        code = worker->exit_code;
+        worker_close(worker);
+    }
+    free(worker);
+    return code;
+}
