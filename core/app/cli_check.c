@@ -1,0 +1,203 @@
+/* `millrace check`: the configuration and pipelines, every problem at once.
+ *
+ * Without a file: the configuration and all pipelines of its folders. With files: a file that has
+ * `stages` is a pipeline and is checked with the configuration that counts; any other is a
+ * configuration, checked with its pipelines. Plugins are loaded in a child process. */
+#include "app/check.h"
+#include "app/cli.h"
+#include "app/cli_guard.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct checking {
+    struct cli *cli;
+    char **files;
+    int file_count;
+    char *note;
+    struct report report;
+    size_t pipelines;
+};
+
+struct names {
+    const struct config *config;
+    struct pipeline_source **sources;
+    size_t count;
+};
+
+static bool has_pipeline(void *arg, const char *name)
+{
+    const struct names *names = arg;
+    for (size_t i = 0; i < names->count; i++)
+        if (strcmp(names->sources[i]->name, name) == 0)
+            return true;
+    mem_auto char *path = config_pipeline_file(names->config, name);
+    return path != NULL;
+}
+
+static bool has_endpoint(void *arg, const char *name)
+{
+    const struct names *names = arg;
+    return config_endpoint(names->config, name) != NULL;
+}
+
+/* Loads each plugin that is named, one by one, so that a crash has a name. */
+static void load_plugins(struct checking *checking, struct plugin_registry *plugins,
+                         const struct pipeline_source *source)
+{
+    json_hold json_t *root = json_read(source->text, source->len, 0, NULL);
+    const json_t *stages = json_object_get(root, "stages");
+    for (size_t i = 0; i < json_array_size(stages); i++) {
+        const char *name = json_text_or(json_array_get(stages, i), "plugin", NULL);
+        struct error ignored;
+        if (name == NULL)
+            continue;
+        snprintf(checking->note, CLI_NOTE_BYTES, "loading plugin \"%.60s\"", name);
+        plugin_find(plugins, name, &ignored);
+    }
+}
+
+static void check_sources(struct checking *checking, const struct config *config,
+                          struct pipeline_source **sources, size_t count)
+{
+    struct names names = {config, sources, count};
+    struct plugin_registry *plugins = plugin_registry_new(config->plugins);
+    const struct pipeline_setup setup = {.plugins = plugins,
+                                         .has_endpoint = has_endpoint,
+                                         .has_pipeline = has_pipeline,
+                                         .arg = &names};
+    for (size_t i = 0; i < count; i++) {
+        load_plugins(checking, plugins, sources[i]);
+        snprintf(checking->note, CLI_NOTE_BYTES, "checking pipeline \"%.60s\"", sources[i]->name);
+        pipeline_unref(pipeline_build(sources[i], &setup, &checking->report));
+        checking->pipelines++;
+    }
+    plugin_registry_free(plugins);
+}
+
+/* A configuration and all its pipelines. */
+static void check_config(struct checking *checking, const char *file)
+{
+    struct report *report = &checking->report;
+    struct config *config = config_load(file, report);
+    if (config == NULL)
+        return;
+    char **list = config_pipeline_names(config);
+    size_t count = 0, read = 0;
+    while (list[count] != NULL)
+        count++;
+    struct pipeline_source **sources = mem_zalloc((count + 1) * sizeof(struct pipeline_source *));
+    for (size_t i = 0; i < count; i++) {
+        mem_auto char *path = config_pipeline_file(config, list[i]);
+        sources[read] = path != NULL ? pipeline_read(path, report) : NULL;
+        read += sources[read] != NULL;
+        free(list[i]);
+    }
+    free(list);
+    if (count == 0)
+        report_warn(report, file, "/pipelines", "there is no pipeline in %s",
+                    config->pipelines[0] != NULL ? config->pipelines[0] : "any folder");
+    check_sources(checking, config, sources, read);
+    for (size_t i = 0; i < read; i++)
+        pipeline_source_free(sources[i]);
+    free(sources);
+    config_free(config);
+}
+
+/* Whether a file looks like a pipeline. What cannot be parsed is whatever reports it. */
+static bool is_pipeline(const char *file)
+{
+    json_hold json_t *root = json_load_file(file, JSON_REJECT_DUPLICATES, NULL);
+    return json_object_get(root, "stages") != NULL;
+}
+
+static void check_files(struct checking *checking)
+{
+    struct config *config = NULL;
+    struct pipeline_source **sources =
+        mem_zalloc((size_t)checking->file_count * sizeof(struct pipeline_source *));
+    size_t count = 0;
+    for (int i = 0; i < checking->file_count; i++) {
+        const char *file = checking->files[i];
+        if (!is_pipeline(file)) {
+            check_config(checking, file);
+            continue;
+        }
+        sources[count] = pipeline_read(file, &checking->report);
+        count += sources[count] != NULL;
+    }
+    if (count > 0) {
+        mem_auto char *file = config_find(checking->cli->file);
+        config = config_load(file, &checking->report);
+        if (config != NULL)
+            check_sources(checking, config, sources, count);
+    }
+    for (size_t i = 0; i < count; i++)
+        pipeline_source_free(sources[i]);
+    free(sources);
+    config_free(config);
+}
+
+static void print_json(const struct report *report)
+{
+    json_t *problems = json_array();
+    for (size_t i = 0; i < report->count; i++) {
+        const struct error *item = &report->items[i];
+        json_array_append_new(problems,
+                              json_pack("{s:s, s:s, s:s, s:s}", "severity",
+                                        item->code == MR_OK ? "warning" : "error", "where",
+                                        item->where, "message", item->message, "hint", item->hint));
+    }
+    json_t *all = json_pack("{s:b, s:o}", "ok", report_errors(report) == 0, "problems", problems);
+    cli_print(all);
+    json_decref(all);
+}
+
+static int check_main(void *arg, char *note)
+{
+    struct checking *checking = arg;
+    struct report *report = &checking->report;
+    checking->note = note;
+    snprintf(note, CLI_NOTE_BYTES, "reading files");
+    if (checking->file_count > 0) {
+        check_files(checking);
+    } else {
+        mem_auto char *file = config_find(checking->cli->file);
+        check_config(checking, file);
+    }
+    size_t errors = report_errors(report);
+    if (checking->cli->json) {
+        print_json(report);
+    } else {
+        check_print(report, false);
+        if (errors == 0)
+            printf("ok: %zu pipeline%s%s\n", checking->pipelines,
+                   checking->pipelines == 1 ? "" : "s",
+                   report->warnings > 0 ? ", with warnings" : "");
+        else
+            fprintf(stderr, "%zu error%s\n", errors, errors == 1 ? "" : "s");
+    }
+    report_done(report);
+    return errors == 0 ? CLI_DONE : CLI_FAILED;
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+    static const struct cli_option options[] = {{0}};
+    int count = cli_options(cli, argc, argv, options, 0, 1000);
+    if (count < 0)
+        return CLI_USAGE;
+    struct checking checking = {.cli = cli, .files = argv + 1, .file_count = count};
+    report_init(&checking.report);
+    return cli_guarded(check_main, &checking);
+}
+
+const struct cli_verb cli_check = {
+    .name = "check",
+    .usage = "[FILE…]",
+    .summary = "Checks the configuration and pipelines, all errors at once.",
+    .help = "Without FILE: the configuration and every pipeline of its folders. A FILE is a\n"
+            "pipeline or a configuration. Problems are printed as FILE: /pointer: message, with a\n"
+            "hint; warnings alone leave the exit status 0. Plugins run in a child process.\n",
+    .run = run,
+};

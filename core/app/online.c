@@ -1,0 +1,77 @@
+/* See online.h. */
+#include "app/online.h"
+
+#include "base/mem.h"
+#include <stdio.h>
+
+struct online_work {
+    struct online *online;
+    int (*fn)(struct online *online, void *arg);
+    void *arg;
+    int code;
+};
+
+struct redis_sub *online_sub(struct online *online)
+{
+    if (!online->sub)
+        online->sub = redis_sub_open(&online->loop, &online->where, "millrace-events");
+    return online->sub;
+}
+
+static void online_main(void *arg)
+{
+    struct online_work *work = arg;
+    struct error err = {0};
+    work->code = 1;
+    if (store_check(work->online->store, &err) == MR_OK) {
+        work->code = work->fn(work->online, work->arg);
+    } else {
+        fprintf(stderr, "millrace: %s\n", err.message);
+        if (err.hint[0])
+            fprintf(stderr, "    hint: %s\n", err.hint);
+    }
+    loop_stop(&work->online->loop);
+}
+
+int online_run(const struct config *config, int (*fn)(struct online *online, void *arg), void *arg)
+{
+    struct error err = {0};
+    struct online online = {.config = config};
+    if (redis_config_parse(config->redis.url, &online.where, &err) != MR_OK) {
+        fprintf(stderr, "millrace: redis.url: %s\n", err.message);
+        return 1;
+    }
+    if (config->redis.user) {
+        free(online.where.user);
+        online.where.user = mem_dup(config->redis.user);
+    }
+    if (config->redis.password) {
+        free(online.where.password);
+        online.where.password = mem_dup(config->redis.password);
+    }
+    if (loop_init(&online.loop, &err) != MR_OK) {
+        fprintf(stderr, "millrace: %s\n", err.message);
+        redis_config_done(&online.where);
+        return 1;
+    }
+    online.redis = redis_open(&online.loop, &online.where, "millrace");
+    struct online_work work = {.online = &online, .fn = fn, .arg = arg, .code = 1};
+    const struct store_config store = {.loop = &online.loop,
+                                       .redis = online.redis,
+                                       .prefix = config->redis.prefix,
+                                       .partitions = (uint32_t)config->redis.partitions,
+                                       .retention_status_ms = config->retention_status_ms,
+                                       .retention_result_ms = config->retention_result_ms};
+    if (store_open(&store, &online.store, &err) != MR_OK ||
+        loop_spawn(&online.loop, NULL, online_main, &work) != MR_OK)
+        fprintf(stderr, "millrace: %s\n", err.message);
+    else
+        loop_run(&online.loop);
+    store_close(online.store);
+    redis_sub_close(online.sub);
+    redis_close(online.redis);
+    redis_config_done(&online.where);
+    loop_done(&online.loop);
+    fiber_trim();
+    return work.code;
+}

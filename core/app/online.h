@@ -1,0 +1,20 @@
+/* Being connected, for the command line: a loop, Redis and the store around one function on a
+ * fiber. */
+#pragma once
+
+#include "app/config.h"
+#include "state/watch.h"
+
+struct online {
+    const struct config *config;
+    struct loop loop;
+    struct redis *redis;
+    struct redis_sub *sub; /* opened by the first online_sub */
+    struct redis_config where;
+    struct store *store;
+};
+/* Connects, checks the store and runs fn(online, arg) on a fiber; its result, or 1 after the reason
+ * was printed. */
+int online_run(const struct config *config, int (*fn)(struct online *online, void *arg), void *arg);
+/* The subscriber connection. */
+struct redis_sub *online_sub(struct online *online);

@@ -1,0 +1,350 @@
+/* millrace-fcgi, the daemon. By hand it is the master: it reads the configuration, takes the
+ * socket, has a child check everything, and supervises. As a child (child.h) it is the check, the
+ * front or a worker. With `"role": "front"` on `fd:0` it is one plain process, as web servers that
+ * start one a request want it. */
+#include "app/bundle.h"
+#include "app/check.h"
+#include "app/privilege.h"
+#include "app/supervisor.h"
+#include "base/log.h"
+#include "fcgi/front_main.h"
+#include "work/worker.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define DAEMON_SPARE_FILES 256u /* Redis, logs, plugins' own */
+
+static const char daemon_usage[] =
+    "usage: millrace-fcgi [-c FILE] [-t]\n"
+    "\n"
+    "The Millrace daemon: accepts jobs over FastCGI behind a web server and runs them.\n"
+    "It stays in the foreground.\n"
+    "\n"
+    "  -c, --config FILE   configuration; else $MILLRACE_CONFIG, ./millrace.json,\n"
+    "                      /etc/millrace/millrace.json\n"
+    "  -t, --test          check configuration, pipelines and plugins, and exit\n"
+    "  -V, --version       print the version\n"
+    "  -h, --help          this text\n"
+    "\n"
+    "Signals: TERM and QUIT drain and stop, INT stops at once, USR1 reopens the log.\n";
+
+struct daemon {
+    struct child child;
+    char *file;
+    struct config *config;
+};
+
+static struct config *daemon_config(const char *file, bool quiet)
+{
+    struct report report;
+    report_init(&report);
+    struct config *config = config_load(file, &report);
+    check_print(&report, quiet);
+    report_done(&report);
+    return config;
+}
+
+/* The limit on open files covers a connection a transfer and a stream a client, or the
+ * configuration is refused, with the sum. */
+static bool daemon_files(const struct config *config, enum child_role role)
+{
+    uint64_t wanted = DAEMON_SPARE_FILES;
+    if (role == CHILD_WORKER)
+        wanted += (uint64_t)config->concurrency * 2;
+    else if (role == CHILD_FRONT)
+        wanted += (uint64_t)config->limits.streams_max;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return true;
+    if (limit.rlim_cur < wanted && limit.rlim_max >= wanted) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    } else if (limit.rlim_cur < wanted) {
+        struct rlimit raised = {.rlim_cur = wanted, .rlim_max = wanted}; /* root may */
+        if (setrlimit(RLIMIT_NOFILE, &raised) != 0) {
+            log_line(
+                LOG_ERROR,
+                role == CHILD_WORKER
+                    ? "\"concurrency\": %llu jobs of two connections each and %u others need %llu "
+                      "open files, the limit is %llu: raise it (ulimit -n, LimitNOFILE) or lower "
+                      "concurrency"
+                    : "\"limits.streams_max\": %llu streams and %u others need %llu open files, "
+                      "the limit is %llu: raise it (ulimit -n, LimitNOFILE) or lower streams_max",
+                (unsigned long long)(role == CHILD_WORKER ? (uint64_t)config->concurrency
+                                                          : (uint64_t)config->limits.streams_max),
+                DAEMON_SPARE_FILES, (unsigned long long)wanted, (unsigned long long)limit.rlim_max);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool daemon_redis(const struct config *config, struct redis_config *ret)
+{
+    struct error err = {0};
+    if (redis_config_parse(config->redis.url, ret, &err) != MR_OK) {
+        log_error("redis.url is not usable", &err, NULL);
+        return false;
+    }
+    if (config->redis.user) {
+        free(ret->user);
+        ret->user = mem_dup(config->redis.user);
+    }
+    if (config->redis.password) {
+        free(ret->password);
+        ret->password = mem_dup(config->redis.password);
+    }
+    return true;
+}
+
+static int daemon_front(struct daemon *self, const struct bundle *bundle, struct page *page,
+                        int listen_fd)
+{
+    struct redis_config redis = {0};
+    if (!daemon_files(self->config, CHILD_FRONT) || !daemon_redis(self->config, &redis))
+        return 1;
+    const struct front_setup setup = {.config = self->config,
+                                      .redis = &redis,
+                                      .listen_fd = listen_fd,
+                                      .lifeline_fd = self->child.lifeline_fd,
+                                      .page = page ? &page->slots[self->child.slot] : NULL,
+                                      .sources =
+                                          (const struct pipeline_source *const *)bundle->sources};
+    int code = front_run(&setup);
+    redis_config_done(&redis);
+    return code;
+}
+
+static int daemon_worker(struct daemon *self, const struct bundle *bundle, struct page *page)
+{
+    struct config *config = self->config;
+    struct redis_config redis = {0};
+    if (!daemon_files(config, CHILD_WORKER) || !daemon_redis(config, &redis))
+        return 1;
+    const struct worker_setup setup = {.redis = &redis,
+                                       .prefix = config->redis.prefix,
+                                       .partitions = (unsigned)config->redis.partitions,
+                                       .node = self->child.node,
+                                       .slot = self->child.slot,
+                                       .page = &page->slots[self->child.slot],
+                                       .lifeline_fd = self->child.lifeline_fd,
+                                       .sources =
+                                           (const struct pipeline_source *const *)bundle->sources,
+                                       .plugin_folders = config->plugins,
+                                       .queues = config->queues,
+                                       .concurrency = (size_t)config->concurrency,
+                                       .fibers_max = (size_t)config->limits.fibers_max,
+                                       .memory_max = config->limits.memory,
+                                       .lease_ms = config->lease_ms,
+                                       .stall_ms = config->stall_ms,
+                                       .drain_ms = config->drain_ms,
+                                       .retention_status_ms = config->retention_status_ms,
+                                       .retention_result_ms = config->retention_result_ms,
+                                       .max_crashes = (unsigned)config->max_crashes,
+                                       .queue_max = (uint64_t)config->limits.queue_max,
+                                       .address_allow = config->limits.address_allow,
+                                       .has_endpoint = config_has_endpoint,
+                                       .find_endpoint = config_find_endpoint,
+                                       .arg = config};
+    int code = worker_run(&setup);
+    redis_config_done(&redis);
+    return code;
+}
+
+/* The check: everything is loaded as workers will load it, and the pipelines are handed back. */
+static int daemon_check(const struct config *config, int bundle_fd)
+{
+    struct report report;
+    report_init(&report);
+    struct bundle bundle = {0};
+    bool good = bundle_read(config, &bundle, &report);
+    if (good)
+        good = check_bundle(config, &bundle, &report);
+    check_print(&report, false);
+    report_done(&report);
+    struct error err = {0};
+    if (good && bundle_write(&bundle, bundle_fd, &err) != MR_OK) {
+        log_error("pipelines cannot be handed over", &err, NULL);
+        good = false;
+    }
+    bundle_done(&bundle);
+    return good ? 0 : 1;
+}
+
+static int daemon_child(struct daemon *self)
+{
+    char title[32];
+    child_title(&self->child, title);
+    self->config = daemon_config(self->file, self->child.role != CHILD_CHECK);
+    if (!self->config)
+        return 1;
+    struct error err = {0};
+    if (log_open(self->config->log_file, self->config->log_format, self->config->log_level, title,
+                 &err) != MR_OK) {
+        log_error("cannot open the log", &err, NULL);
+        return 1;
+    }
+    if (self->child.role == CHILD_CHECK)
+        return daemon_check(self->config, self->child.bundle_fd);
+    struct bundle bundle = {0};
+    struct page *page = NULL;
+    int code = 1;
+    if (page_open(self->child.page_fd, &page, &err) != MR_OK ||
+        bundle_load(self->child.bundle_fd, &bundle, &err) != MR_OK)
+        log_error("cannot start", &err, NULL);
+    else if (self->child.role == CHILD_FRONT)
+        code = daemon_front(self, &bundle, page, self->child.listen_fd);
+    else
+        code = daemon_worker(self, &bundle, page);
+    bundle_done(&bundle);
+    page_close(page);
+    return code;
+}
+
+static bool daemon_write_pid(const char *path)
+{
+    if (!path)
+        return true;
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    bool good = fd >= 0 && dprintf(fd, "%d\n", getpid()) > 0;
+    if (!good)
+        log_line(LOG_ERROR, "cannot write pid_file %s: %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return good;
+}
+
+/* One process, spawned by a web server on fd 0. */
+static int daemon_plain(struct daemon *self, const struct listener *listener)
+{
+    struct bundle bundle = {0};
+    struct report report;
+    report_init(&report);
+    int code = 1;
+    self->child = (struct child){.role = CHILD_FRONT,
+                                 .page_fd = -1,
+                                 .lifeline_fd = -1,
+                                 .listen_fd = listener->fd,
+                                 .bundle_fd = -1};
+    if (bundle_read(self->config, &bundle, &report))
+        code = daemon_front(self, &bundle, NULL, listener->fd);
+    check_print(&report, true);
+    report_done(&report);
+    bundle_done(&bundle);
+    return code;
+}
+
+static int daemon_master(struct daemon *self, bool only_test)
+{
+    struct config *config = self->config;
+    struct error err = {0};
+    struct listener listener = {.fd = -1, .lock_fd = -1};
+    int bundle_fd = -1, code = 1;
+    bool has_front = config->role != CONFIG_WORKER;
+    if (bundle_file(&bundle_fd, &err) != MR_OK || !supervisor_check(self->file, bundle_fd, &err)) {
+        log_error("not started", &err, NULL);
+    } else if (only_test) {
+        printf("configuration and pipelines are good\n");
+        code = 0;
+    } else if (has_front && listener_open(config->listen, (mode_t)config->listen_mode,
+                                          config->listen_trusted != 0, &listener, &err) != MR_OK) {
+        log_error("not started", &err, NULL);
+    } else if (privilege_drop(config->user, config->group, listener.path, &err) != MR_OK) {
+        log_error("not started", &err, NULL);
+    } else if (daemon_write_pid(config->pid_file)) {
+        bool plain = config->role == CONFIG_FRONT && strcmp(config->listen, "fd:0") == 0;
+        const struct supervisor_setup setup = {.config = config,
+                                               .file = self->file,
+                                               .listener = has_front ? &listener : NULL,
+                                               .bundle_fd = bundle_fd};
+        code = plain ? daemon_plain(self, &listener) : supervisor_run(&setup);
+        if (config->pid_file)
+            unlink(config->pid_file);
+    }
+    listener_close(&listener);
+    if (bundle_fd >= 0)
+        close(bundle_fd);
+    return code;
+}
+
+/* argv[0] is what `ps` shows: written over the words of the command line, which lie one after the
+ * other. */
+static void daemon_set_title(int argc, char **argv, const char *title)
+{
+    char *end = argv[0];
+    for (int i = 0; i < argc && argv[i] == end; i++)
+        end += strlen(argv[i]) + 1;
+    size_t room = (size_t)(end - argv[0]);
+    if (room < 2)
+        return;
+    memset(argv[0], 0, room);
+    memcpy(argv[0], title, strlen(title) < room - 1 ? strlen(title) : room - 1);
+}
+
+int main(int argc, char **argv)
+{
+    struct daemon self = {0};
+    struct error err = {0};
+    bool only_test = false;
+    const char *given = NULL;
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"test", no_argument, NULL, 't'},
+                                            {"version", no_argument, NULL, 'V'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    for (int c; (c = getopt_long(argc, argv, "c:tVh", options, NULL)) != -1;) {
+        switch (c) {
+        case 'c':
+            given = optarg;
+            break;
+        case 't':
+            only_test = true;
+            break;
+        case 'V':
+            printf("millrace-fcgi %s\n", MR_VERSION);
+            return 0;
+        case 'h':
+            fputs(daemon_usage, stdout);
+            return 0;
+        default:
+            fputs(daemon_usage, stderr);
+            return 2;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "millrace-fcgi: \"%s\" is one word too many\n%s", argv[optind],
+                daemon_usage);
+        return 2;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    if (child_from_env(&self.child, &err) != MR_OK) {
+        fprintf(stderr, "millrace-fcgi: %s\n", err.message);
+        return 1;
+    }
+    self.file = config_find(given);
+    int code;
+    if (self.child.role != CHILD_NONE) {
+        code = daemon_child(&self);
+    } else {
+        self.config = daemon_config(self.file, true);
+        if (!self.config)
+            return 1;
+        if (log_open(self.config->log_file, self.config->log_format, self.config->log_level,
+                     "master", &err) != MR_OK) {
+            log_error("cannot open the log", &err, NULL);
+            return 1;
+        }
+        if (!only_test)
+            daemon_set_title(argc, argv, "millrace: master");
+        code = daemon_master(&self, only_test);
+    }
+    config_free(self.config);
+    free(self.file);
+    return code;
+}
