@@ -19,7 +19,9 @@
  *
  * Sockets. A connection's descriptor keeps its poll handle for its life (opened in on_open_socket,
  * closed in on_close_socket). Others that curl watches, the pairs its resolver threads wake it by,
- * get one from the first to the last event: curl closes those without telling us. */
+ * get one from the first to the last event: curl closes those without telling us.
+ *
+ * Over 500 lines: the one file that knows curl. */
 #include "io/http.h"
 #include "base/buf.h"
 #include "base/clock.h"
