@@ -43,9 +43,9 @@ static void keeper_tell(void *arg)
     struct keeper_news *news = arg;
     struct work_lane *lane = work_lane_find(news->worker, news->lane.job, news->lane.number);
     if (lane && strcmp(lane->lane.fence, news->lane.fence) == 0) {
-        if (news->verdict == LANE_LOST)
+        if (news->verdict == LANE_LOST && !lane->writing)
             work_lane_lose(lane);
-        else
+        else if (news->verdict == LANE_STOP)
             work_lane_stop(lane);
     }
     free(news);

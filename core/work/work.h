@@ -22,13 +22,15 @@ struct work_lane {
     struct pipeline *pipeline; /* a reference */
     struct run run;
     struct work_step *steps;
-    size_t lease;           /* place in the keeper's table + 1; 0: not there */
-    size_t bytes;           /* counted against the worker's memory */
-    uint32_t calls;         /* tasks of it that wait in a call: its slot is free meanwhile */
-    bool has_slot;          /* counted in the worker's `busy` */
-    bool is_lost;           /* another worker has it: write nothing */
-    bool is_stopped;        /* wind up: cancelled or past its deadline */
-    bool has_run;           /* run and its scope are made */
+    size_t lease;   /* place in the keeper's table + 1; 0: not there */
+    size_t bytes;   /* counted against the worker's memory */
+    uint32_t calls; /* tasks of it that wait in a call: its slot is free meanwhile */
+    uint32_t
+        writing;     /* scripts under way that may close it: their replies say whether it is lost */
+    bool has_slot;   /* counted in the worker's `busy` */
+    bool is_lost;    /* another worker has it: write nothing */
+    bool is_stopped; /* wind up: cancelled or past its deadline */
+    bool has_run;    /* run and its scope are made */
     struct work_tell *tell; /* progress and events on their way; NULL: none yet */
 };
 struct work_step {

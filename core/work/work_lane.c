@@ -231,6 +231,7 @@ static void work_lane_give_up(struct work_lane *lane)
     enum lane_verdict verdict = LANE_LOST;
     struct error err = {0};
     int rc;
+    lane->writing++;
     if (lane->is_stopped) {
         /* Begun again under the same fence it says which children were noted since. */
         const struct lane_begin begin = {.revision = "", .known = ""};

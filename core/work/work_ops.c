@@ -12,6 +12,20 @@
 
 #define WORK_THROTTLED_MS 1000u /* when nobody says how long */
 
+/* What the pipeline wants to have run after this end of the job; NULL: nothing. */
+static const struct stage *work_follow_up(const struct work_lane *lane)
+{
+    return strcmp(lane->grant.status, "completed") == 0 ? lane->pipeline->on_complete
+           : strcmp(lane->grant.status, "failed") == 0  ? lane->pipeline->on_failure
+                                                        : NULL;
+}
+
+/* A follow-up is the stage `$after` in Redis, whatever its name in the pipeline. */
+static const char *work_stage_name(const struct run *run, const struct stage *stage)
+{
+    return stage->index < run->pipeline->stage_count ? stage->name : "$after";
+}
+
 bool work_open(struct work_lane *lane, const char *const *open, uint32_t open_count,
                const struct lane_output *outputs, uint32_t output_count, uint64_t *ret_open)
 {
@@ -27,10 +41,12 @@ bool work_open(struct work_lane *lane, const char *const *open, uint32_t open_co
     memset(ret_open, 0, sizeof run->open);
     for (uint32_t i = 0; i < open_count; i++) {
         const struct stage *stage = pipeline_stage(lane->pipeline, open[i]);
+        if (strcmp(open[i], "$after") == 0)
+            stage = work_follow_up(lane);
         if (stage)
             run_set_bit(ret_open, stage->index);
         else
-            end = true; /* `$end` or `$after` */
+            end = true; /* `$end`, or `$after` with nothing to do */
     }
     return end;
 }
@@ -120,7 +136,7 @@ static int work_commit(struct run *run, struct stage *stage, enum stage_outcome 
     struct work_lane *lane = run->data;
     struct buf buf_auto have;
     buf_init(&have, LIMIT_STAGES * STORE_STAGE_BYTES);
-    struct lane_commit commit = {.stage = stage->name,
+    struct lane_commit commit = {.stage = work_stage_name(run, stage),
                                  .is_skipped = outcome == STAGE_SKIPPED,
                                  .output = output,
                                  .output_len = len,
@@ -131,14 +147,16 @@ static int work_commit(struct run *run, struct stage *stage, enum stage_outcome 
     mem_auto struct lane_successor *successors = work_successors(run->pipeline, stage);
     commit.successors = successors;
     mem_auto char *result = NULL;
-    if (commit.known == commit.total) {
+    if (commit.known == commit.total && stage->index < commit.total) {
         /* An error here is met again, and reported, by `$end`. */
         if (pipeline_result(run->pipeline, run->doc, &result, &commit.result_len, NULL) == MR_OK)
             commit.result = result;
     }
     work_take_usage(run, &commit.usage);
     struct lane_next next = {0};
+    lane->writing++;
     int rc = lane_commit(lane->worker->store, &lane->lane, &commit, &next, err);
+    lane->writing--;
     return rc == MR_OK ? work_next(lane, &next, ret_next, err) : rc;
 }
 
@@ -163,11 +181,15 @@ int work_end(struct work_lane *lane, struct run_next *ret_next, struct error *er
                                        .code = error_name(why.code),
                                        .message = why.message,
                                        .attempts = 1};
+        lane->writing++;
         rc = lane_fail(lane->worker->store, &lane->lane, &fail, &next, err);
+        lane->writing--;
     } else {
         commit.result = result;
         commit.known = commit.total;
+        lane->writing++;
         rc = lane_commit(lane->worker->store, &lane->lane, &commit, &next, err);
+        lane->writing--;
     }
     if (rc != MR_OK)
         return rc;
@@ -198,7 +220,7 @@ static int work_fail(struct run *run, struct stage *stage, const struct error *w
                      struct run_next *ret_next, struct error *err)
 {
     struct work_lane *lane = run->data;
-    struct lane_fail fail = {.stage = stage->name,
+    struct lane_fail fail = {.stage = work_stage_name(run, stage),
                              .class = error_class_of(why),
                              .code = error_name(why->code),
                              .message = why->message,
@@ -212,7 +234,9 @@ static int work_fail(struct run *run, struct stage *stage, const struct error *w
               "stage", stage->name, "class", error_class_name(fail.class), NULL);
     work_take_usage(run, &fail.usage);
     struct lane_next next = {0};
+    lane->writing++;
     int rc = lane_fail(lane->worker->store, &lane->lane, &fail, &next, err);
+    lane->writing--;
     return rc == MR_OK ? work_next(lane, &next, ret_next, err) : rc;
 }
 

@@ -264,14 +264,21 @@ static int worker_open(struct worker *worker, struct error *err)
     worker->blocking = redis_open(&worker->loop, setup->redis, "worker-queues");
     worker->sub = redis_sub_open(&worker->loop, setup->redis, "worker-events");
     redis_on_state(worker->redis, worker_on_redis, worker);
-    const struct store_config store = {.loop = &worker->loop,
-                                       .redis = worker->redis,
-                                       .prefix = setup->prefix,
-                                       .partitions = setup->partitions,
-                                       .max_crashes = setup->max_crashes,
-                                       .retention_status_ms = setup->retention_status_ms,
-                                       .retention_result_ms = setup->retention_result_ms,
-                                       .lease_ms = setup->lease_ms};
+    struct store_config store = {.loop = &worker->loop,
+                                 .redis = worker->redis,
+                                 .prefix = setup->prefix,
+                                 .partitions = setup->partitions,
+                                 .max_crashes = setup->max_crashes,
+                                 .retention_status_ms = setup->retention_status_ms,
+                                 .retention_result_ms = setup->retention_result_ms,
+                                 .lease_ms = setup->lease_ms};
+    store.dead_budget = setup->dead_budget;
+    store.dead_breaker = setup->dead_breaker;
+    for (; store.dead_schedule_count < setup->dead_schedule_count &&
+           store.dead_schedule_count < STORE_SCHEDULE_MAX;
+         store.dead_schedule_count++)
+        store.dead_schedule_ms[store.dead_schedule_count] =
+            setup->dead_schedule_ms[store.dead_schedule_count];
     rc = store_open(&store, &worker->store, err);
     if (rc != MR_OK)
         return rc;

@@ -34,6 +34,9 @@ struct worker_setup {
     uint64_t lease_ms, stall_ms, drain_ms;
     uint64_t retention_status_ms, retention_result_ms;
     unsigned max_crashes;
+    const uint64_t *dead_schedule_ms; /* automatic reprocessing of dead letters */
+    size_t dead_schedule_count;
+    unsigned dead_budget, dead_breaker;
     uint64_t queue_max;       /* entries; dispatches into a longer queue are throttled */
     const char *id_namespace; /* of declared names; NULL: NAMESPACE_DNS */
     const char *const *address_allow;
