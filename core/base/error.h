@@ -14,10 +14,10 @@ struct error {
     int code;             /* MR_OK or MR_E_… */
     int class;            /* enum mr_class that overrides the code's own; 0: the code's */
     uint64_t retry_in_ms; /* for class throttled, or a hint for retry; 0: no wish */
-    char message[400];    /* primary line: lower case, no period */
-    char detail[400];     /* facts for the log */
-    char hint[240];       /* what would be right */
-    char where[320];      /* FILE and JSON Pointer, or job/stage */
+    char message[256];    /* primary line: lower case, no period */
+    char detail[160];     /* facts for the log */
+    char hint[200];       /* what would be right */
+    char where[200];      /* FILE and JSON Pointer, or job/stage */
 };
 
 /* All texts of a record are valid UTF-8, cut at a whole character when too long: bytes from outside

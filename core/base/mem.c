@@ -4,7 +4,7 @@
  * ends; its supervisor starts another one and leases bring its work back. So no caller has a branch
  * for it that no test ever takes.
  *
- * An arena is a list of blocks, the current one first. A block starts at 4 KiB and each next one is
+ * An arena is a list of blocks, the current one first. A block starts at 1 KiB and each next one is
  * twice as large, up to 64 KiB. A request over a quarter of the next block's size gets a block of
  * its own *behind* the current one, so that the rest of the current one stays in use. Nothing is
  * given back before arena_done. */
@@ -27,7 +27,7 @@
 #define MEM_EACH_ALONE 0
 #endif
 
-enum { BLOCK_FIRST = 4096, BLOCK_LAST = 65536, ALIGN = _Alignof(max_align_t) };
+enum { BLOCK_FIRST = 512, BLOCK_LAST = 65536, ALIGN = _Alignof(max_align_t) };
 
 struct arena_block {
     struct arena_block *next;

@@ -9,7 +9,7 @@
  * Like the worker: attempts, backoff with full jitter, throttling that uses no attempt, deadlines,
  * branches that finish when another one has failed, `on_complete` and `on_failure`. Unlike it:
  * nothing survives the process, and a failed child is not run a second time. */
-#include "run/local.h"
+#include "run/local_inner.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -19,43 +19,6 @@
 #include <string.h>
 
 #define THROTTLED_MS 1000u
-
-struct local_step {
-    struct local_step *next;
-    stage_index stage;
-    char *name, *text;
-    size_t len;
-};
-
-struct local_waiter {
-    struct wait wait;
-    struct local_waiter *next;
-};
-
-struct local_job {
-    struct local_job *next;
-    struct session *session;
-    struct local_job *parent; /* that called it; NULL: none */
-    char id[ID_BYTES];
-    struct pipeline *pipeline;
-    struct run run;
-    struct scope backoff; /* of waiting retries: ends when the job has failed */
-    uint64_t deadline_ms; /* clock_now_ms() scale; 0: none */
-    bool ended, failed;
-    bool after; /* `on_complete` or `on_failure` runs */
-    struct error error;
-    char *result;
-    size_t result_len;
-    struct local_step *steps;
-    struct local_waiter *waiters;
-};
-
-struct session {
-    const struct local_setup *setup;
-    struct local_job *jobs;
-    struct scope scope;
-    struct group group;
-};
 
 static struct local_job *job_of(struct run *run)
 {
@@ -272,157 +235,23 @@ static void on_emit(struct run *run, struct stage *stage, const char *kind, cons
     tell(job_of(run), kind, stage, data);
 }
 
-/* Children */
-
-static struct local_job *job_new(struct session *session, const char *id, struct pipeline *pipeline,
-                                 const char *input, size_t len, struct local_job *parent,
-                                 uint64_t ttl_ms);
-static int job_start(struct local_job *job, struct error *err);
-
-static struct local_job *job_find(struct session *session, const char *id)
-{
-    for (struct local_job *job = session->jobs; job != NULL; job = job->next)
-        if (strcmp(job->id, id) == 0)
-            return job;
-    return NULL;
-}
-
-static int check_ancestors(const struct local_job *parent, const struct run_child *child,
-                           struct error *err)
-{
-    unsigned depth = 1;
-    for (const struct local_job *job = parent; job != NULL; job = job->parent, depth++) {
-        if (strcmp(job->id, child->id) == 0) {
-            error_set(err, MR_E_CALL_FAILED, "the called job waits for the one that calls it");
-            err->class = MR_CLASS_PERMANENT;
-            return err->code;
-        }
-    }
-    if (depth <= LIMIT_ANCESTORS)
-        return MR_OK;
-    error_set(err, MR_E_CALL_FAILED, "calls are nested more than %u deep", LIMIT_ANCESTORS);
-    err->class = MR_CLASS_PERMANENT;
-    return err->code;
-}
-
-static int check_child_input(struct pipeline *pipeline, const struct run_child *child,
-                             struct error *err)
-{
-    struct report report;
-    int rc = MR_OK;
-    report_init(&report);
-    if (!pipeline_check_input(pipeline, child->input_value, &report))
-        rc = error_set(err, MR_E_SCHEMA, "pipeline \"%s\" does not take this input: %s %s",
-                       child->pipeline, report.items[0].where, report.items[0].message);
-    report_done(&report);
-    return rc;
-}
-
-/* The child, which exists from now on. */
-static int take_child(struct local_job *parent, const struct run_child *child, bool called,
-                      struct local_job **ret_job, struct error *err)
-{
-    struct session *session = parent->session;
-    struct local_job *job = job_find(session, child->id);
-    if (job != NULL && strcmp(job->pipeline->name, child->pipeline) != 0)
-        return error_set(err, MR_E_ID_CONFLICT, "the id %s belongs to a job of pipeline \"%s\"",
-                         child->id, job->pipeline->name);
-    int rc = called ? check_ancestors(parent, child, err) : MR_OK;
-    if (rc != MR_OK)
-        return rc;
-    if (job == NULL) {
-        struct pipeline *pipeline = NULL;
-        if (session->setup->find_pipeline != NULL)
-            pipeline = session->setup->find_pipeline(session->setup->arg, child->pipeline, err);
-        else
-            error_set(err, MR_E_PLUGIN, "there is no pipeline \"%s\" here", child->pipeline);
-        if (pipeline == NULL)
-            return err->code != MR_OK ? err->code : MR_E_PLUGIN;
-        rc = check_child_input(pipeline, child, err);
-        if (rc != MR_OK)
-            return rc;
-        job = job_new(session, child->id, pipeline, child->input, child->input_len,
-                      called ? parent : NULL, called ? child->timeout_ms : 0);
-        rc = job_start(job, err);
-        if (rc != MR_OK)
-            return rc;
-    }
-    *ret_job = job;
-    return MR_OK;
-}
-
-static int wait_child(struct local_job *job, uint64_t timeout_ms, struct error *err)
-{
-    if (job->ended)
-        return MR_OK;
-    struct local_waiter waiter = {.next = job->waiters};
-    wait_init(&waiter.wait, job->session->setup->runner->loop);
-    job->waiters = &waiter;
-    int rc = wait_for(&waiter.wait, timeout_ms);
-    struct local_waiter **link = &job->waiters;
-    while (*link != NULL && *link != &waiter)
-        link = &(*link)->next;
-    if (*link == &waiter)
-        *link = waiter.next;
-    if (rc == MR_E_TIMEOUT && waiter.wait.expired)
-        return error_set(err, MR_E_CALL_TIMEOUT, "pipeline \"%s\" did not end within %llu ms",
-                         job->pipeline->name, (unsigned long long)timeout_ms);
-    if (rc != MR_OK)
-        return error_set(err, rc, "while waiting for pipeline \"%s\": %s", job->pipeline->name,
-                         error_text(rc));
-    return MR_OK;
-}
-
-static int on_call(struct run *run, struct stage *stage, const struct run_child *child,
-                   char **ret_text, size_t *ret_len, struct error *err)
-{
-    (void)stage;
-    struct local_job *job = NULL;
-    int rc = take_child(job_of(run), child, true, &job, err);
-    if (rc == MR_OK)
-        rc = wait_child(job, child->timeout_ms, err);
-    if (rc != MR_OK)
-        return rc;
-    if (job->error.code != MR_OK) {
-        /* A child that ran into the time its parent gave it. */
-        if (job->error.code == MR_E_DEADLINE && job->parent != NULL)
-            return error_set(err, MR_E_CALL_TIMEOUT, "pipeline \"%s\" did not end in time",
-                             child->pipeline);
-        error_set(err, MR_E_CALL_FAILED, "pipeline \"%s\" failed: %s", child->pipeline,
-                  job->error.message);
-        error_hint(err, "%s", job->error.hint);
-        return MR_E_CALL_FAILED;
-    }
-    *ret_text = mem_ndup(job->result, job->result_len);
-    *ret_len = job->result_len;
-    return MR_OK;
-}
-
-static int on_dispatch(struct run *run, struct stage *stage, const struct run_child *child,
-                       struct error *err)
-{
-    (void)stage;
-    struct local_job *job = NULL;
-    return take_child(job_of(run), child, false, &job, err);
-}
-
 static const struct runner_ops local_ops = {
     .started = on_started,
     .commit = on_commit,
     .fail = on_fail,
     .step_get = on_step_get,
     .step_put = on_step_put,
-    .call = on_call,
-    .dispatch = on_dispatch,
+    .call = local_call,
+    .dispatch = local_dispatch,
     .progress = on_progress,
     .emit = on_emit,
 };
 
 /* Jobs */
 
-static struct local_job *job_new(struct session *session, const char *id, struct pipeline *pipeline,
-                                 const char *input, size_t len, struct local_job *parent,
-                                 uint64_t ttl_ms)
+struct local_job *local_job_new(struct session *session, const char *id, struct pipeline *pipeline,
+                                const char *input, size_t len, struct local_job *parent,
+                                uint64_t ttl_ms)
 {
     struct local_job *job = mem_zalloc(sizeof(*job));
     job->session = session;
@@ -521,7 +350,7 @@ static void job_main(void *arg)
         job_after(job);
 }
 
-static int job_start(struct local_job *job, struct error *err)
+int local_job_start(struct local_job *job, struct error *err)
 {
     char data[128];
     snprintf(data, sizeof(data), "{\"pipeline\":\"%s\"}", job->pipeline->name);
@@ -550,8 +379,8 @@ int local_run(const struct local_setup *setup, struct pipeline *pipeline, const 
     struct session session = {.setup = setup};
     scope_init(&session.scope, scope_current());
     group_init(&session.group, setup->runner->loop);
-    struct local_job *job = job_new(&session, id, pipeline, text, len, NULL, 0);
-    rc = job_start(job, err);
+    struct local_job *job = local_job_new(&session, id, pipeline, text, len, NULL, 0);
+    rc = local_job_start(job, err);
     group_wait(&session.group);
     if (rc == MR_OK && job->error.code != MR_OK) {
         rc = job->error.code;

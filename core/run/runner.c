@@ -139,7 +139,8 @@ static void take_next(struct run *run, int rc, const struct run_next *next)
 static void task_fail(struct task *task, struct error *why);
 
 /* Hands an output over. `status` as in struct run. */
-static void task_commit(struct task *task, uint8_t status, const char *text, size_t len)
+static __attribute__((noinline)) void task_commit(struct task *task, uint8_t status,
+                                                  const char *text, size_t len)
 {
     struct run *run = task->run;
     struct stage *stage = task->stage;
@@ -250,7 +251,8 @@ static bool is_winding_up(struct run *run, struct error *ret_deadline)
     return true;
 }
 
-static void task_finish(struct task *task, int rc)
+/* Not inlined, like task_begin: their records of errors would lie on every waiting task's stack. */
+static __attribute__((noinline)) void task_finish(struct task *task, int rc)
 {
     struct run *run = task->run;
     struct error why = {0};
@@ -301,7 +303,7 @@ static int task_open_and_run(struct task *task)
     return rc;
 }
 
-static int task_begin(struct task *task, bool *ret_skip)
+static __attribute__((noinline)) int task_begin(struct task *task, bool *ret_skip)
 {
     struct run *run = task->run;
     struct stage *stage = task->stage;
@@ -329,8 +331,7 @@ static void task_do(struct run *run, struct stage *stage)
 {
     struct task task;
     bool skip = false;
-    struct error deadline = {0};
-    if (is_winding_up(run, &deadline)) {
+    if (is_winding_up(run, NULL)) {
         run_clear_bit(run->running, stage->index);
         return;
     }
@@ -342,7 +343,9 @@ static void task_do(struct run *run, struct stage *stage)
     task_init(&task, run->runner, run, run->pipeline, stage);
     struct scope *before = scope_enter(&task.scope);
     watchdog_label(run->job_id, stage->name, stage->plugin_name);
-    int rc = deadline.code != MR_OK ? deadline.code : task_begin(&task, &skip);
+    int rc = scope_error(&run->scope); /* the deadline: everything else is winding up */
+    if (rc == MR_OK)
+        rc = task_begin(&task, &skip);
     if (rc == MR_OK && !skip)
         rc = task_open_and_run(&task);
     watchdog_label(NULL, NULL, NULL);

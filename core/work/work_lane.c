@@ -112,17 +112,23 @@ static void work_lane_refuse(struct work_lane *lane, const struct error *why)
 }
 
 /* Begins the lane; true when it is granted and its pipeline known. */
-static bool work_lane_begin(struct work_lane *lane)
+static __attribute__((noinline)) bool work_lane_begin(struct work_lane *lane)
 {
     struct worker *worker = lane->worker;
     const char *name = lane->lane.pipeline;
     for (int turn = 0; turn < 3; turn++) {
         struct pipeline *own = revision_find(worker->revisions, name, NULL);
         mem_auto char *known = revision_known(worker->revisions, name);
-        const struct lane_begin begin = {
-            .revision = own ? own->revision : "",
-            .known = known,
-            .is_culprit = strcmp(worker->setup->page->culprit_job, lane->lane.job) == 0};
+        const struct page_slot *page = worker->setup->page;
+        bool is_culprit = strcmp(page->culprit_job, lane->lane.job) == 0;
+        mem_auto char *culprit = is_culprit ? mem_format("plugin %s, SIG%s", page->culprit_plugin,
+                                                         sigabbrev_np(page->reaped_signal))
+                                            : NULL;
+        const struct lane_begin begin = {.revision = own ? own->revision : "",
+                                         .known = known,
+                                         .is_culprit = is_culprit,
+                                         .culprit_stage = is_culprit ? page->culprit_stage : NULL,
+                                         .culprit = culprit};
         struct error err = {0};
         lane_grant_done(&lane->grant);
         if (lane_begin(worker->store, &lane->lane, &begin, &lane->grant, &err) != MR_OK) {
@@ -135,7 +141,7 @@ static bool work_lane_begin(struct work_lane *lane)
         const char *revision = lane->grant.revision;
         if (lane->grant.verdict == LANE_POISON)
             log_event(LOG_ERROR, "job is poison: it brought its process down too often", "job",
-                      lane->lane.job, "pipeline", name, NULL);
+                      lane->lane.job, "pipeline", name, "culprit", culprit, NULL);
         if (lane->grant.verdict == LANE_STOP) {
             lane->is_stopped = true;
             return true;
@@ -171,8 +177,6 @@ static void work_lane_fill(struct work_lane *lane)
                         .pipeline = lane->pipeline,
                         .doc = doc_new(),
                         .job_id = lane->lane.job,
-                        .priority = grant->prio,
-                        .metadata = grant->metadata && *grant->metadata ? grant->metadata : NULL,
                         .created_ms = grant->created_ms};
     scope_init(&run->scope, &worker->lanes_scope);
     if (grant->left_ms != UINT64_MAX) {
@@ -200,32 +204,68 @@ static void work_lane_fill(struct work_lane *lane)
     }
 }
 
+/* Keeps of the grant what the run still needs, in one piece, and frees the rest: a lane may wait
+ * for minutes. */
+static void work_lane_settle(struct work_lane *lane)
+{
+    struct lane_grant *grant = &lane->grant;
+    const char **const kept[] = {&grant->status, &grant->prio,      &grant->metadata,
+                                 &grant->owner,  &grant->ancestors, &grant->after};
+    enum { KEPT = sizeof kept / sizeof kept[0] };
+    size_t len[KEPT], total = 0;
+    for (size_t i = 0; i < KEPT; i++)
+        total += len[i] = *kept[i] ? strlen(*kept[i]) + 1 : 0;
+    char *at = lane->kept = mem_alloc(total + 1);
+    const char *moved[KEPT];
+    for (size_t i = 0; i < KEPT; i++) {
+        moved[i] = len[i] ? memcpy(at, *kept[i], len[i]) : NULL;
+        at += len[i];
+    }
+    struct lane_grant rest = {.verdict = grant->verdict,
+                              .round = grant->round,
+                              .created_ms = grant->created_ms,
+                              .left_ms = grant->left_ms};
+    lane_grant_done(grant);
+    *grant = rest;
+    for (size_t i = 0; i < KEPT; i++)
+        *kept[i] = moved[i];
+    lane->run.priority = grant->prio;
+    lane->run.metadata = grant->metadata && *grant->metadata ? grant->metadata : NULL;
+}
+
+/* Only `$end` is open: the job's result is wanted. */
+static __attribute__((noinline)) enum run_verdict work_lane_end(struct work_lane *lane)
+{
+    struct run_next next = {0};
+    struct error err = {0};
+    int rc = work_end(lane, &next, &err);
+    if (rc != MR_OK)
+        log_error("end could not be stored", &err, "job", lane->lane.job, NULL);
+    return rc == MR_OK ? next.verdict : RUN_ON;
+}
+
 /* Runs what is open until the lane is closed or has to be given up. */
 static enum run_verdict work_lane_run(struct work_lane *lane)
 {
-    const struct lane_grant *grant = &lane->grant;
+    struct lane_grant *grant = &lane->grant;
     const char **names = mem_alloc((grant->open_count + 1) * sizeof *names);
     for (uint32_t i = 0; i < grant->open_count; i++)
         names[i] = grant->open[i].name;
     bool end = work_open(lane, names, grant->open_count, grant->outputs, grant->output_count,
                          lane->run.open);
     free(names);
+    lane_grant_trim(grant); /* what is in the document now need not be held twice */
+    lane->run.priority = grant->prio;
+    lane->run.metadata = grant->metadata && *grant->metadata ? grant->metadata : NULL;
+    work_lane_settle(lane);
     size_t bytes = doc_bytes(lane->run.doc);
     lane->bytes = bytes;
     lane->worker->bytes += bytes;
-    if (end) {
-        struct run_next next = {0};
-        struct error err = {0};
-        int rc = work_end(lane, &next, &err);
-        if (rc != MR_OK)
-            log_error("end could not be stored", &err, "job", lane->lane.job, NULL);
-        return rc == MR_OK ? next.verdict : RUN_ON;
-    }
-    return runner_run(&lane->run);
+    return end ? work_lane_end(lane) : runner_run(&lane->run);
 }
 
 /* What is left of a lane that did not close by a commit. Shielded: the process may be ending. */
-static void work_lane_give_up(struct work_lane *lane)
+static __attribute__((noinline)) void work_lane_give_up(struct work_lane *lane)
 {
     struct worker *worker = lane->worker;
     enum lane_verdict verdict = LANE_LOST;
@@ -268,6 +308,7 @@ static void work_lane_free(struct work_lane *lane)
         free(step);
     }
     lane_grant_done(&lane->grant);
+    free(lane->kept);
     pipeline_unref(lane->pipeline);
     free(lane);
 }
