@@ -64,11 +64,14 @@ struct acceptor_stats {
     uint64_t cut;        /* connections broken off at a deadline */
     uint64_t body_bytes; /* held now */
 };
-void acceptor_get_stats(const struct acceptor *acceptor, struct acceptor_stats *ret);
+void acceptor_get_stats(struct acceptor *acceptor, struct acceptor_stats *ret);
 
 /* Answers and ends the exchange: `response` is moved out (init'ed again). The last thing that a
  * fiber under exchange->scope does: the exchange may be gone on the loop's next turn. */
 void exchange_respond(struct exchange *exchange, struct response *response);
+
+/* Frees the request's body: for a handler that has read it and is going to wait. */
+void exchange_forget_body(struct exchange *exchange);
 
 /* Writes the head of a stream and takes the connection from libfcgi. MR_OK, or MR_E_RESET when the
  * client has gone. Either way exchange_end_stream must follow, and `response` is moved out. */

@@ -12,12 +12,12 @@
 
 /* Waits at most `ms` until the job has ended (or, with `any`, until anything happens to it that
  * event number `after` did not tell). The watch begins at `after`. Errors are not the request's: it
- * answers with what there is. */
-static void wait_for_job(struct front *front, struct exchange *exchange, const char *id,
+ * answers with what there is. False when too many wait already. */
+static bool wait_for_job(struct front *front, struct exchange *exchange, const char *id,
                          uint64_t after, bool any, uint64_t ms)
 {
     if (ms == 0 || front->waiters >= FRONT_WAITERS) {
-        return;
+        return false;
     }
     front->waiters++;
     struct front_stay stay;
@@ -41,6 +41,7 @@ static void wait_for_job(struct front *front, struct exchange *exchange, const c
     }
     front_stay_end(&stay);
     front->waiters--;
+    return true;
 }
 
 static void note_wait(struct response *response, uint64_t ms)
@@ -88,13 +89,15 @@ static void answer_submitted(struct front *front, struct exchange *exchange,
                      strcmp(submitted->status, "failed") == 0 ||
                      strcmp(submitted->status, "cancelled") == 0;
     if (waits && !had_ended) {
-        wait_for_job(front, exchange, id, 0, false, wait_ms);
+        waits = wait_for_job(front, exchange, id, 0, false, wait_ms);
     }
     struct job_view *view = NULL;
     if (!job_fetch(front, exchange, response, id, JOB_WANT_OUTPUTS, &view)) {
         return;
     }
-    job_answer(front, response, view->is_ended ? 200 : 202, view, true);
+    /* A new job is 202 even when it has ended between the two calls: the client did not wait. */
+    bool is_done = view->is_ended && (waits || submitted->outcome == JOB_SAME);
+    job_answer(front, response, is_done ? 200 : 202, view, true);
     if (waits) {
         note_wait(response, wait_ms);
     }
@@ -117,15 +120,14 @@ static void submit(struct front *front, struct exchange *exchange, struct respon
         }
         return;
     }
-    /* From here on only the id counts: let the tree go before anything is waited for. */
-    json_decref(submission->input);
-    submission->input = NULL;
     struct job_submitted submitted;
     if (submission_send(front, submission, &submitted, &err) != MR_OK) {
         front_fail(exchange, response, &err);
         return;
     }
-    buf_clear(&submission->job.canonical);
+    /* From here on only the id counts: the documents go before anything is waited for. */
+    submission_forget(front, submission);
+    exchange_forget_body(exchange);
     switch (submitted.outcome) {
     case JOB_CONFLICT:
         problem_make(response, PROBLEM_IDEMPOTENCY_KEY_REUSE, request_id,
@@ -158,13 +160,13 @@ void jobs_submit(struct front *front, struct exchange *exchange, struct response
                      "quotes");
         return;
     }
-    uint64_t reserved = 0;
-    json_t *body = submission_body(front, exchange, response, &reserved);
-    if (body == NULL) {
-        return;
-    }
     struct submission submission;
     submission_init(&submission);
+    json_t *body = submission_body(front, exchange, response, &submission.reserved);
+    if (body == NULL) {
+        submission_done(&submission);
+        return;
+    }
     submission.text_len = request->body.len;
     submission.token = exchange->token;
     bool is_good = read_submission(front, exchange, response, body, &submission);
@@ -172,8 +174,8 @@ void jobs_submit(struct front *front, struct exchange *exchange, struct response
     if (is_good) {
         submit(front, exchange, response, &submission, has_key > 0 ? key : NULL);
     }
+    submission_forget(front, &submission);
     submission_done(&submission);
-    front_release(front, reserved);
 }
 
 /* ---- GET /api/v1/jobs/{id} ---- */
@@ -195,7 +197,7 @@ void jobs_get(struct front *front, struct exchange *exchange, struct response *r
         uint64_t position = view->events;
         job_view_free(view);
         view = NULL;
-        wait_for_job(front, exchange, id, position, true, wait_ms);
+        waits = wait_for_job(front, exchange, id, position, true, wait_ms);
         if (!job_fetch(front, exchange, response, id, JOB_WANT_OUTPUTS, &view)) {
             return;
         }

@@ -10,7 +10,6 @@
 
 #define JOIN_RETRY_MS 1000u
 #define DRAIN_LOOK_MS 10u
-#define DRAIN_END_MS  2000u /* for answers that are being written when `drain` is over */
 
 /* After a reconnect Redis may be another one, or have forgotten: look again. */
 static void on_redis(void *arg, bool up)
@@ -118,7 +117,9 @@ static void front_main(void *arg)
     int rc = listen_for_requests(front, &err);
     if (rc == MR_OK) {
         atomic_store(&front->page->ready, 1);
-        log_line(LOG_INFO, "ready: %zu pipelines", front->pipeline_count);
+        char count[24];
+        snprintf(count, sizeof(count), "%zu", front->pipeline_count);
+        log_event(LOG_INFO, "ready", "pipelines", count, NULL);
         while ((rc = join(front, &err)) == MR_OK && await_reconnect(front) == MR_OK) {
         }
     }

@@ -238,6 +238,15 @@ int submission_send(struct front *front, struct submission *submission, struct j
     return rc;
 }
 
+void submission_forget(struct front *front, struct submission *submission)
+{
+    json_decref(submission->input);
+    submission->input = NULL;
+    buf_done(&submission->job.canonical);
+    front_release(front, submission->reserved);
+    submission->reserved = 0;
+}
+
 struct reading {
     const char *text;
     size_t len;

@@ -17,6 +17,7 @@ struct submission {
     char *metadata;                   /* JSON text or NULL */
     const struct config_token *token; /* who asks; set by the caller */
     size_t text_len;                  /* about how long the input is as text; set by the caller */
+    uint64_t reserved;                /* of front->memory_bytes, given back by submission_forget */
     /* From submission_prepare. */
     struct enqueue job;
     const char *id; /* job.id */
@@ -38,6 +39,10 @@ MR_SUSPENDS int submission_prepare(struct front *front, struct submission *submi
 /* Submits, whatever becomes of the client meanwhile. */
 MR_SUSPENDS int submission_send(struct front *front, struct submission *submission,
                                 struct job_submitted *ret, struct error *err);
+
+/* Frees the input in every form and gives back what was reserved for it: before the request waits
+ * for the job. May be called again. */
+void submission_forget(struct front *front, struct submission *submission);
 
 /* Parses a body as JSON, on a thread when it is long. NULL: the response is the problem. The cost
  * of the tree is reserved in front->memory_bytes; `ret_reserved` is for front_release. */

@@ -27,6 +27,7 @@ bool check_bundle(const struct config *config, const struct bundle *bundle, stru
     struct plugin_registry *plugins = plugin_registry_new(config->plugins);
     const struct pipeline_setup setup = {.plugins = plugins,
                                          .has_endpoint = check_has_endpoint,
+                                         .endpoints = config->endpoint_names,
                                          .has_pipeline = check_has_pipeline,
                                          .arg = &names};
     for (size_t i = 0; i < bundle->count; i++)

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 static const struct cli_verb *const verbs[] = {
-    &cli_check, &cli_run, &cli_plugins, &cli_submit, &cli_status, &cli_watch, &cli_id,
+    &cli_check, &cli_run, &cli_plugins, &cli_submit, &cli_status, &cli_watch, &cli_cancel, &cli_id,
 };
 enum { VERB_COUNT = sizeof(verbs) / sizeof(verbs[0]) };
 

@@ -61,4 +61,4 @@ char *cli_pipeline_path(const struct config *config, const char *name, struct er
 int cli_main(int argc, char **argv);
 
 extern const struct cli_verb cli_check, cli_run, cli_plugins, cli_id;
-extern const struct cli_verb cli_submit, cli_status, cli_watch;
+extern const struct cli_verb cli_submit, cli_status, cli_watch, cli_cancel;

@@ -64,6 +64,7 @@ static void check_sources(struct checking *checking, const struct config *config
     struct plugin_registry *plugins = plugin_registry_new(config->plugins);
     const struct pipeline_setup setup = {.plugins = plugins,
                                          .has_endpoint = has_endpoint,
+                                         .endpoints = config->endpoint_names,
                                          .has_pipeline = has_pipeline,
                                          .arg = &names};
     for (size_t i = 0; i < count; i++) {
@@ -194,7 +195,7 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct cli_verb cli_check = {
     .name = "check",
-    .usage = "[FILE…]",
+    .usage = "[FILE...]",
     .summary = "Checks the configuration and pipelines, all errors at once.",
     .help = "Without FILE: the configuration and every pipeline of its folders. A FILE is a\n"
             "pipeline or a configuration. Problems are printed as FILE: /pointer: message, with a\n"

@@ -63,10 +63,10 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct cli_verb cli_id = {
     .name = "id",
-    .usage = "PIPELINE -i INPUT [--key K] | --name NAME",
+    .usage = "PIPELINE {-i INPUT | --key KEY} | --name NAME",
     .summary = "Prints the id that a submission will get.",
     .help = "  -i, --input INPUT   JSON, @FILE or - for stdin\n"
-            "  -k, --key K         the Idempotency-Key of the submission, instead of its input\n"
+            "  -k, --key KEY       the Idempotency-Key of the submission, instead of its input\n"
             "  -n, --name NAME     the id of a declared name (a target's `id`): UUIDv5 in\n"
             "                      NAMESPACE_DNS, as Python's uuid.uuid5(NAMESPACE_DNS, NAME)\n",
     .run = run,

@@ -1,5 +1,5 @@
-/* `millrace submit`, `status` and `watch`: jobs through Redis directly, with the same ids and
- * checks as over HTTP. */
+/* `millrace submit`, `status`, `watch` and `cancel`: jobs through Redis directly, with the same ids
+ * and checks as over HTTP. */
 #include "app/cli.h"
 
 #include "app/enqueue.h"
@@ -216,6 +216,36 @@ static int jobs_watch(struct cli *cli, int argc, char **argv)
     return jobs_one_id(cli, argc, argv, jobs_watch_online);
 }
 
+/* ---- cancel ---- */
+
+static int jobs_cancel_online(struct online *online, void *arg)
+{
+    const struct jobs_args *args = arg;
+    struct error err = {0};
+    enum cancel_outcome outcome = CANCEL_NONE;
+    if (job_cancel(online->store, args->id, NULL, 0, &outcome, &err) != MR_OK)
+        return cli_fail(args->cli, &err);
+    if (outcome == CANCEL_NONE)
+        return jobs_missing(args->cli, args->id);
+    if (outcome == CANCEL_ENDED) {
+        error_set(&err, MR_E_SCHEMA, "job %s has already ended", args->id);
+        return cli_fail(args->cli, &err);
+    }
+    const char *word = outcome == CANCEL_DONE ? "cancelled" : "cancelling";
+    if (args->cli->json) {
+        json_hold json_t *object = json_pack("{s:s, s:s}", "id", args->id, "status", word);
+        cli_print(object);
+    } else {
+        printf("%s  %s\n", args->id, word);
+    }
+    return CLI_DONE;
+}
+
+static int jobs_cancel(struct cli *cli, int argc, char **argv)
+{
+    return jobs_one_id(cli, argc, argv, jobs_cancel_online);
+}
+
 /* ---- submit ---- */
 
 static int jobs_send(struct online *online, void *arg)
@@ -325,7 +355,7 @@ static int jobs_submit(struct cli *cli, int argc, char **argv)
 const struct cli_verb cli_submit = {
     .name = "submit",
     .usage = "PIPELINE [-i INPUT] [--key KEY] [--priority P] [--delay D] [--fresh] [--wait]",
-    .summary = "submits a job through Redis and prints its id",
+    .summary = "Submits a job through Redis and prints its id.",
     .help = "  -i, --input INPUT   the job's input: JSON, @FILE, or - for stdin; default {}\n"
             "  -k, --key KEY       as the header Idempotency-Key: the same key is the same job\n"
             "  -p, --priority P    high, normal or low\n"
@@ -337,14 +367,22 @@ const struct cli_verb cli_submit = {
 const struct cli_verb cli_status = {
     .name = "status",
     .usage = "ID",
-    .summary = "prints a job: its stages, result or error",
+    .summary = "Prints a job: its stages, result or error.",
     .help = "Exits 1 when the job is failed or cancelled, or is not there.\n",
     .run = jobs_status,
 };
 const struct cli_verb cli_watch = {
     .name = "watch",
     .usage = "ID",
-    .summary = "follows a job's events to its end, then prints it",
+    .summary = "Follows a job's events to its end, then prints it.",
     .help = "With --json an object a line for each event.\n",
     .run = jobs_watch,
+};
+const struct cli_verb cli_cancel = {
+    .name = "cancel",
+    .usage = "ID",
+    .summary = "Cancels a job.",
+    .help = "A job that does not run is cancelled at once; a running one ends as cancelled soon.\n"
+            "Exits 1 when it has already ended, or is not there.\n",
+    .run = jobs_cancel,
 };

@@ -66,6 +66,7 @@ static struct pipeline *load(struct running *running, const char *path, struct r
 {
     const struct pipeline_setup setup = {.plugins = running->plugins,
                                          .has_endpoint = has_endpoint,
+                                         .endpoints = running->config->endpoint_names,
                                          .has_pipeline = has_pipeline,
                                          .arg = running};
     struct pipeline_source *source = pipeline_read(path, report);

@@ -9,7 +9,6 @@
 #include "base/id.h"
 #include "base/unit.h"
 #include "io/redis.h"
-#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -270,6 +269,10 @@ static void read_endpoints(struct load *load, const json_t *value)
         read_endpoint(load, &endpoints[config->endpoint_count++], name, settings);
     }
     config->endpoints = endpoints;
+    const char **names = arena_alloc(&config->arena, (config->endpoint_count + 1) * sizeof(char *));
+    for (size_t i = 0; i < config->endpoint_count; i++)
+        names[i] = endpoints[i].endpoint.name;
+    config->endpoint_names = names;
 }
 
 static void read_dead(struct load *load, const json_t *value)
@@ -318,60 +321,6 @@ static void read_log(struct load *load, const json_t *value)
     config->log_format = (enum log_format)form.format;
     if (form.file != NULL && strcmp(form.file, "stderr") != 0)
         config->log_file = config_path(load, form.file);
-}
-
-static uint32_t read_scopes(struct load *load, const json_t *value, const char *pointer)
-{
-    static const char *const names[] = {"submit", "read", "admin", NULL};
-    uint32_t scopes = 0;
-    if (!json_is_array(value) || json_array_size(value) == 0) {
-        error_hint(config_fault(load, pointer, "must be an array of scopes"),
-                   "submit, read, admin");
-        return 0;
-    }
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        const char *word = json_string_value(json_array_get(value, i));
-        uint32_t bit = 0;
-        for (uint32_t n = 0; word != NULL && names[n] != NULL; n++)
-            bit |= strcmp(word, names[n]) == 0 ? 1u << n : 0;
-        if (bit == 0)
-            error_hint(config_fault(load, pointer, "\"%.40s\" is no scope", word ? word : "?"),
-                       "submit, read, admin");
-        scopes |= bit;
-    }
-    return scopes;
-}
-
-static void read_auth(struct load *load, const json_t *value)
-{
-    struct config *config = load->config;
-    struct config_form_auth form = {0};
-    if (!config_read_section(load, &config_auth_rows, value, "/auth", &form, sizeof(form)))
-        return;
-    const json_t *raw = json_object_get(value, "tokens");
-    struct config_token *tokens =
-        arena_alloc(&config->arena, ((size_t)form.tokens.count + 1) * sizeof(*tokens));
-    for (uint32_t i = 0; i < form.tokens.count; i++) {
-        const struct config_form_token *row =
-            (const struct config_form_token *)form.tokens.items + i;
-        mem_auto char *scopes_at = mem_format("/auth/tokens/%u/scopes", (unsigned)i);
-        mem_auto char *hash_at = mem_format("/auth/tokens/%u/sha256", (unsigned)i);
-        size_t len = strlen(row->sha256);
-        if (len != 64 || strspn(row->sha256, "0123456789abcdefABCDEF") != len)
-            error_hint(config_fault(load, hash_at, "is no SHA-256 in hex"),
-                       "printf %%s TOKEN | sha256sum");
-        char *hash = arena_ndup(&config->arena, row->sha256, len);
-        for (char *c = hash; *c != '\0'; c++)
-            *c = (char)tolower((unsigned char)*c);
-        tokens[i] = (struct config_token){
-            row->name, hash,
-            read_scopes(load, json_object_get(json_array_get(raw, i), "scopes"), scopes_at)};
-        for (uint32_t n = 0; n < i; n++)
-            if (strcmp(tokens[n].name, row->name) == 0)
-                config_fault(load, scopes_at, "the name \"%s\" is used twice", row->name);
-    }
-    config->tokens = tokens;
-    config->token_count = form.tokens.count;
 }
 
 static void read_prefix(struct load *load, const char *text)
@@ -436,7 +385,7 @@ static void read_all(struct load *load, const json_t *root)
     read_dead(load, form.dead);
     read_limits(load, form.limits);
     read_log(load, form.log);
-    read_auth(load, form.auth);
+    config_read_auth(load, form.auth);
     struct config_form_tasks tasks = {0};
     config_read_section(load, &config_tasks_rows, form.tasks, "/tasks", &tasks, sizeof(tasks));
     config->tasks_pipeline = tasks.pipeline != NULL ? tasks.pipeline : "prompt";
@@ -507,59 +456,4 @@ void config_free(struct config *config)
         return;
     arena_done(&config->arena);
     free(config);
-}
-
-/* Looking up */
-
-const struct config_endpoint *config_endpoint(const struct config *config, const char *name)
-{
-    for (size_t i = 0; i < config->endpoint_count; i++)
-        if (strcmp(config->endpoints[i].endpoint.name, name) == 0)
-            return &config->endpoints[i];
-    return NULL;
-}
-
-const struct endpoint *config_find_endpoint(void *config, const char *name)
-{
-    const struct config_endpoint *found = config_endpoint(config, name);
-    return found != NULL ? &found->endpoint : NULL;
-}
-
-bool config_has_endpoint(void *config, const char *name)
-{
-    return config_endpoint(config, name) != NULL;
-}
-
-const struct config_price *config_price(const struct config_endpoint *endpoint, const char *model)
-{
-    const struct config_price *any = NULL;
-    for (size_t i = 0; i < endpoint->price_count; i++) {
-        const struct config_price *price = &endpoint->prices[i];
-        if (price->model == NULL)
-            any = price;
-        else if (model != NULL && strcmp(price->model, model) == 0)
-            return price;
-    }
-    return any;
-}
-
-int64_t config_queue_max_running(const struct config *config, const char *queue)
-{
-    for (size_t i = 0; i < config->queue_limit_count; i++)
-        if (strcmp(config->queue_limits[i].name, queue) == 0)
-            return config->queue_limits[i].max_running;
-    return 0;
-}
-
-bool config_serves(const struct config *config, const char *queue)
-{
-    for (const char *const *word = config->queues; *word != NULL; word++)
-        if (strcmp(*word, "*") == 0 || strcmp(*word, queue) == 0)
-            return true;
-    return false;
-}
-
-bool config_token_may(const struct config_token *token, enum config_scope scope)
-{
-    return (token->scopes & ((uint32_t)scope | CONFIG_ADMIN)) != 0;
 }

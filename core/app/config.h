@@ -85,6 +85,7 @@ struct config {
     int64_t concurrency; /* jobs in flight per process */
     const struct config_endpoint *endpoints;
     size_t endpoint_count;
+    const char *const *endpoint_names; /* the same, NULL-ended */
     uint64_t retention_status_ms, retention_result_ms;
     uint64_t lease_ms, stall_ms, drain_ms;
     int64_t max_crashes;

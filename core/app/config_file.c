@@ -353,8 +353,9 @@ static json_t *value_of(enum config_kind kind, const char *text)
     return kind == CONFIG_LIST ? list_of(text) : json_string(text);
 }
 
-/* The member that a part of the name means: `my_model` may be `my-model` in the file. */
-static void find_member(const json_t *object, char *part)
+/* The member that a part of the name means: `my_model` may be `my-model` in the file. A name that
+ * is not in the file (`named`: where names stand) has hyphens, since none has underscores. */
+static void find_member(const json_t *object, char *part, bool named)
 {
     const char *key;
     json_t *ignored;
@@ -367,6 +368,8 @@ static void find_member(const json_t *object, char *part)
             return;
         }
     }
+    for (char *c = part; named && *c != '\0'; c++)
+        *c = *c == '_' ? '-' : *c;
 }
 
 static void set_variable(struct reader *reader, json_t *root, config_kind_of *kind_of,
@@ -382,7 +385,9 @@ static void set_variable(struct reader *reader, json_t *root, config_kind_of *ki
         char *end = strstr(part, "__");
         if (end != NULL)
             *end = '\0';
-        find_member(at, part);
+        bool named =
+            count == 1 && (strcmp(path[0], "endpoints") == 0 || strcmp(path[0], "queues") == 0);
+        find_member(at, part, named);
         path[count++] = part;
         at = json_object_get(at, part);
         part = end != NULL ? end + 2 : NULL;

@@ -122,6 +122,15 @@ char *config_pipeline_file(const struct config *config, const char *name)
     return NULL;
 }
 
+/* Whether a file is the configuration itself, which may lie among the pipelines. */
+static bool is_config(const struct config *config, const char *folder, const char *file)
+{
+    struct stat one, other;
+    mem_auto char *path = mem_format("%s/%s", folder, file);
+    return config->file != NULL && stat(config->file, &one) == 0 && stat(path, &other) == 0 &&
+           one.st_ino == other.st_ino && one.st_dev == other.st_dev;
+}
+
 static int order(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -139,7 +148,7 @@ char **config_pipeline_names(const struct config *config)
             if (!has_suffix(entry->d_name, ".json"))
                 continue;
             mem_auto char *name = mem_ndup(entry->d_name, strlen(entry->d_name) - 5);
-            bool known = !pipeline_name_is_valid(name);
+            bool known = !pipeline_name_is_valid(name) || is_config(config, *folder, entry->d_name);
             for (size_t i = 0; !known && i < count; i++)
                 known = strcmp(names[i], name) == 0;
             if (known)

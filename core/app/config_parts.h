@@ -23,6 +23,8 @@ const char *const *config_words(struct load *load, const json_t *value, const ch
 const char *config_dup(struct load *load, const char *text);
 /* An absolute path of one that is relative to the configuration's folder. */
 const char *config_path(struct load *load, const char *path);
+/* The section `auth`. */
+void config_read_auth(struct load *load, const json_t *value);
 /* Default folders, when none is configured. */
 const char *const *config_default_pipelines(struct load *load);
 const char *const *config_default_plugins(struct load *load);

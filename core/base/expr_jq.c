@@ -23,6 +23,7 @@
  * may change the environment meanwhile; one that reads it misses HOME at the worst. */
 #include "base/expr_parts.h"
 #include "base/limits.h"
+#include "base/utf8.h"
 #include <jq.h>
 #include <math.h>
 #include <stdio.h>
@@ -31,7 +32,12 @@
 
 #define EXACT_MAX 9007199254740992 /* 2^53 */
 
-enum { PROGRAM_MAX = 64 << 20, PLACE_MAX = 200, RESULT_DEPTH_MAX = LIMIT_JSON_DEPTH };
+enum {
+    PROGRAM_MAX = 64 << 20,
+    PLACE_MAX = 200,
+    SAID_MAX = 200,
+    RESULT_DEPTH_MAX = LIMIT_JSON_DEPTH
+};
 
 struct jq_program {
     jq_state *jq;
@@ -165,7 +171,8 @@ static bool object_to_jv(struct conversion *conversion, const json_t *object, jv
         jv member;
         if (!to_jv(conversion, value, &member)) {
             char step[64];
-            snprintf(step, sizeof(step), ".%.60s", key);
+            size_t len = strlen(key);
+            snprintf(step, sizeof(step), ".%.*s", (int)utf8_cut(key, len < 60 ? len : 60), key);
             place_push(conversion, step);
             jv_free(result);
             return false;
@@ -352,8 +359,10 @@ static int run_failed(const struct mr_expr *expr, jv message, struct error *err)
 {
     if (jv_get_kind(message) != JV_KIND_STRING)
         message = jv_dump_string(message, 0);
-    int rc = error_set(err, MR_E_SCHEMA, "expression \"%s\": %.200s", expr->shown,
-                       jv_string_value(message));
+    const char *text = jv_string_value(message);
+    size_t len = strlen(text);
+    int rc = error_set(err, MR_E_SCHEMA, "expression \"%s\": %.*s", expr->shown,
+                       (int)utf8_cut(text, len < SAID_MAX ? len : SAID_MAX), text);
     jv_free(message);
     return rc;
 }

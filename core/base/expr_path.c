@@ -7,6 +7,7 @@
  * Each gives what jq 1.6 gives, errors included (an error on the left of `//` is not caught),
  * except that integers beyond 2^53 are exact. tests/unit/base/test_expr.c holds them against jq. */
 #include "base/expr_parts.h"
+#include "base/utf8.h"
 #include <string.h>
 
 enum { ITEMS_MAX = 16, STEPS_MAX = 32, DIGITS_MAX = 15 };
@@ -263,9 +264,11 @@ static json_t *walk_step(json_t *value, const struct path_step *step)
 static int walk_failed(const struct path_step *step, const char *kind, const char *shown,
                        struct error *err)
 {
-    if (step->key)
-        return error_set(err, MR_E_SCHEMA, "expression \"%s\": %s has no member \"%.60s\"", shown,
-                         kind, step->key);
+    if (step->key) {
+        int len = (int)utf8_cut(step->key, step->key_len < 60 ? step->key_len : 60);
+        return error_set(err, MR_E_SCHEMA, "expression \"%s\": %s has no member \"%.*s\"", shown,
+                         kind, len, step->key);
+    }
     return error_set(err, MR_E_SCHEMA, "expression \"%s\": %s has no element %" JSON_INTEGER_FORMAT,
                      shown, kind, step->index);
 }

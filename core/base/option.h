@@ -16,6 +16,7 @@ struct option_source {
     /* Whether an endpoint of that name is configured; NULL: not checked. */
     bool (*has_endpoint)(void *arg, const char *name);
     void *arg;
+    const char *const *endpoints; /* names of the configured ones, for hints; NULL-ended, or NULL */
 };
 
 /* Rows as this host knows them: those of an older plugin, stepped through by its row size. */

@@ -2,9 +2,7 @@
  *
  * The text is a table: name, type, what holds when the option is absent, and the sentence, wrapped;
  * rows of a list stand below it, indented. Defaults of secret options are not shown. */
-#include "base/limits.h"
-#include "base/option.h"
-#include "base/unit.h"
+#include "base/option_parts.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,16 +12,6 @@ enum { WIDTH = 100, DEPTH_MAX = 8, INDENT = 2 };
 struct columns {
     size_t name, type, rest;
 };
-
-static void format_bound(const struct mr_option *row, int64_t bound, char ret[32])
-{
-    if (row->type == MR_TYPE_DURATION)
-        unit_format_duration((uint64_t)bound, ret);
-    else if (row->type == MR_TYPE_SIZE)
-        unit_format_size((uint64_t)bound, ret);
-    else
-        snprintf(ret, 32, "%" PRId64, bound);
-}
 
 /* "required", the default, or nothing. */
 static void describe_absent(const struct mr_option *row, char *ret, size_t size)
@@ -71,13 +59,13 @@ static void describe_sentence(const struct mr_option *row, struct buf *buf)
                 buf_add_char(buf, *p);
         buf_add_char(buf, '.');
     }
-    if (row->min == 0 && row->max == 0)
+    if (!option_is_bounded(row))
         return;
     char low[32], high[32];
-    format_bound(row, row->min, low);
-    format_bound(row, row->max, high);
+    option_bound_text(row, row->min, low);
+    option_bound_text(row, row->max, high);
     const char *unit = row->type == MR_TYPE_LIST ? " entries" : "";
-    if (row->max)
+    if (option_has_upper(row))
         buf_format(buf, " From %s to %s%s.", low, high, unit);
     else
         buf_format(buf, " At least %s%s.", low, unit);
@@ -147,26 +135,10 @@ static void set_bound(json_t *object, const char *key, const struct mr_option *r
 {
     char text[32];
     if (row->type == MR_TYPE_DURATION || row->type == MR_TYPE_SIZE) {
-        format_bound(row, bound, text);
+        option_bound_text(row, bound, text);
         json_object_set_new(object, key, json_string(text));
     } else {
         json_object_set_new(object, key, json_integer(bound));
-    }
-}
-
-/* The default as it would stand in the file. */
-static json_t *default_json(const struct mr_option *row)
-{
-    switch (row->type) {
-    case MR_TYPE_INT:
-    case MR_TYPE_REAL:
-    case MR_TYPE_BOOL:
-    case MR_TYPE_TEMPLATE:
-    case MR_TYPE_JSON:
-    case MR_TYPE_LIST:
-        return json_read(row->def, strlen(row->def), 0, NULL);
-    default:
-        return json_string(row->def);
     }
 }
 
@@ -195,13 +167,13 @@ static json_t *rows_json(const struct option_rows *rows, unsigned depth)
         if (row.flags & MR_SECRET)
             json_object_set_new(object, "secret", json_true());
         else if (row.def)
-            json_object_set_new(object, "default", default_json(&row));
+            json_object_set_new(object, "default", option_default(&row, NULL));
         json_object_set_new(object, "doc", json_string(row.doc ? row.doc : ""));
         if (row.type == MR_TYPE_CHOICE && row.choices)
             json_object_set_new(object, "choices", choices_json(row.choices));
-        if (row.min || row.max) {
+        if (option_is_bounded(&row)) {
             set_bound(object, "min", &row, row.min);
-            if (row.max)
+            if (option_has_upper(&row))
                 set_bound(object, "max", &row, row.max);
         }
         if (row.type == MR_TYPE_LIST && depth < DEPTH_MAX) {

@@ -45,7 +45,7 @@
 
 enum {
     SPARE_EASY = 256,        /* pooled easy handles: 6 KiB each */
-    READ_BUFFER = 8192,      /* curl's default is 16 KiB a transfer */
+    READ_BUFFER = 4096,      /* curl's default is 16 KiB a transfer; thousands of them wait */
     SENT_AT_ONCE = 64 << 10, /* such a body goes out with the header */
     SEND_CHECK_MS = 1000,
     TIMEOUT_MS = 120000,

@@ -182,8 +182,8 @@ static int host_output_text(mr_context *cx, const char *text, uint64_t len)
     return host_output(cx, value);
 }
 
-static int host_fail(mr_context *cx, int code, int cls, uint64_t retry_in_ms, const char *format,
-                     va_list args)
+__attribute__((format(printf, 5, 0))) static int
+host_fail(mr_context *cx, int code, int cls, uint64_t retry_in_ms, const char *format, va_list args)
 {
     struct error *err = task_failure(task_of(cx));
     char message[MESSAGE_MAX];
@@ -324,7 +324,8 @@ static int host_emit(mr_context *cx, const char *kind, const struct json_t *data
     return MR_OK;
 }
 
-static void host_log(mr_context *cx, int level, const char *format, va_list args)
+__attribute__((format(printf, 3, 0))) static void host_log(mr_context *cx, int level,
+                                                           const char *format, va_list args)
 {
     struct task *task = task_of(cx);
     struct error line = {0};

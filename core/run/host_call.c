@@ -47,10 +47,12 @@ struct child {
     struct run_child child;
     char id[ID_BYTES];
     char *text;
+    json_t *input; /* held while the call suspends */
 };
 
 static void child_done(struct child *child)
 {
+    json_decref(child->input);
     free(child->text);
 }
 #define child_auto __attribute__((cleanup(child_done)))
@@ -105,8 +107,8 @@ int host_call(mr_context *cx, const struct mr_child *given, struct json_t **ret_
     struct error why = {0};
     char *text = NULL;
     size_t len = 0;
-    /* The input may be lent by the document. */
-    json_hold json_t *input = json_incref((json_t *)child.given.input);
+    /* It may be lent by the document. */
+    child.input = json_incref((json_t *)child.given.input);
     task_suspends(task);
     instance_leave(task->instance);
     rc = task->run->ops->call(task->run, task->stage, &child.child, &text, &len, &why);
@@ -129,7 +131,7 @@ int host_dispatch(mr_context *cx, const struct mr_child *given, char ret_id[MR_I
     if (task->run->ops->dispatch == NULL)
         return error_set(task_failure(task), MR_E_PLUGIN, "dispatches are not possible here");
     struct error why = {0};
-    json_hold json_t *input = json_incref((json_t *)child.given.input);
+    child.input = json_incref((json_t *)child.given.input);
     task_suspends(task);
     rc = task->run->ops->dispatch(task->run, task->stage, &child.child, &why);
     if (rc != MR_OK) {

@@ -198,6 +198,7 @@ static void build_plugin(struct build *build, struct stage *stage, const char *s
         .exprs = build->pipeline->exprs,
         .has_endpoint = build->setup->has_endpoint,
         .arg = build->setup->arg,
+        .endpoints = build->setup->endpoints,
     };
     bool fine = option_read(&plugin->options, stage->options, &source, stage->settings,
                             plugin->about.settings_size, &build->pipeline->arena, build->report);
@@ -301,7 +302,6 @@ static struct stage *build_after(struct build *build, const json_t *targets, con
     stage->otherwise = mem_dup("null");
     stage->options = options;
     build_retry(build, stage, NULL);
-    /* Pointers inside the plugin's options begin with /targets: one member less in the file. */
     build_plugin(build, stage, "", at);
     stage->timeout_ms = stage_timeout(stage, 0);
     return stage;
@@ -356,10 +356,25 @@ static void build_all(struct build *build)
     expr_set_compile(pipeline->exprs, build->report, file);
 }
 
+/* The targets of a hidden stage lie one level higher in the file than in its options. */
+static void lift_pointers(struct report *report, size_t from)
+{
+    static const char *const hidden[] = {": /on_complete/targets", ": /on_failure/targets"};
+    for (size_t i = from; i < report->count; i++) {
+        for (size_t n = 0; n < sizeof(hidden) / sizeof(hidden[0]); n++) {
+            char *at = strstr(report->items[i].where, hidden[n]);
+            if (at == NULL)
+                continue;
+            at += strlen(hidden[n]);
+            memmove(at - strlen("/targets"), at, strlen(at) + 1);
+        }
+    }
+}
+
 struct pipeline *pipeline_build(const struct pipeline_source *source,
                                 const struct pipeline_setup *setup, struct report *report)
 {
-    size_t before = report_errors(report);
+    size_t before = report_errors(report), first = report->count;
     struct error why = {0};
     json_t *root = json_read(source->text, source->len, 0, &why);
     if (!json_is_object(root)) {
@@ -379,6 +394,7 @@ struct pipeline *pipeline_build(const struct pipeline_source *source,
     memcpy(pipeline->revision, source->revision, sizeof(pipeline->revision));
     struct build build = {.source = source, .setup = setup, .report = report, .pipeline = pipeline};
     build_all(&build);
+    lift_pointers(report, first);
     free(build.stages);
     if (report_errors(report) == before)
         return pipeline;

@@ -88,6 +88,7 @@ struct pipeline {
 struct pipeline_setup {
     struct plugin_registry *plugins; /* NULL: structure only */
     bool (*has_endpoint)(void *arg, const char *name);
+    const char *const *endpoints; /* their names, for hints; NULL-ended, or NULL */
     bool (*has_pipeline)(void *arg, const char *name); /* for targets; NULL: not checked */
     void *arg;
 };

@@ -188,7 +188,7 @@ struct options_walk {
     struct build *build;
     const struct stage *stage;
     struct buf pointer;
-    unsigned depth;
+    const json_t *raw; /* the object that the rows describe */
 };
 
 static void read_field(const void *settings, uint32_t offset, void *ret, size_t size)
@@ -234,15 +234,16 @@ static void walk_list(struct options_walk *walk, const struct option_rows *rows,
     struct mr_list list;
     read_field(settings, row->offset, &list, sizeof(list));
     struct option_rows inner = option_row_items(rows, row);
-    walk->depth++;
+    const json_t *outer = walk->raw;
     for (uint32_t i = 0; i < list.count; i++) {
         size_t mark = walk->pointer.len;
         json_pointer_push_index(&walk->pointer, i);
+        walk->raw = json_array_get(json_object_get(outer, row->name), i);
         walk_rows(walk, &inner, (const char *)list.items + (size_t)i * row->item_size);
         walk->pointer.len = mark;
         walk->pointer.data[mark] = '\0';
     }
-    walk->depth--;
+    walk->raw = outer;
 }
 
 static void walk_row(struct options_walk *walk, const struct option_rows *rows,
@@ -271,7 +272,7 @@ static void walk_row(struct options_walk *walk, const struct option_rows *rows,
     case MR_TYPE_DURATION:
         /* A default that does not fit is nobody's choice. */
         read_field(settings, row->offset, &ms, sizeof(ms));
-        if (walk->depth > 0 || json_object_get(walk->stage->options, row->name) != NULL)
+        if (json_object_get(walk->raw, row->name) != NULL)
             check_inner_timeout(walk, row, ms);
         break;
     case MR_TYPE_LIST:
@@ -306,7 +307,7 @@ static void check_stage(struct build *build, const struct stage *stage)
     }
     if (stage->plugin == NULL)
         return;
-    struct options_walk walk = {.build = build, .stage = stage};
+    struct options_walk walk = {.build = build, .stage = stage, .raw = stage->options};
     buf_init(&walk.pointer, 4096);
     if (hidden)
         buf_format(&walk.pointer, "/%s", stage->name + 1);

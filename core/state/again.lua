@@ -1,9 +1,9 @@
 #!lua
 -- again: runs a failed or cancelled job again. Keys: job out log due dead dead:info, names. ARGV: id, req, ttl, fresh,
 -- then stages to reset.
-local streams = 7
 --@include base
 --@include lane
+--@include lanes
 --@include closing
 --@include rerun
 local req = ARGV[2]

@@ -1,21 +1,19 @@
 #!lua flags=allow-oom
--- begin: a worker takes a lane that it has claimed. Keys: job out log due dead dead:info paused, the entry's stream,
--- held:PIPELINE, further streams.
-local streams = 8
+-- begin: a worker takes a lane that it has claimed. Keys: job out log, the entry's stream, paused,
+-- names.
 --@include base
 --@include lane
---@include ending
---@include closing
 local n, entry, fence, worker, revision, known = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local adopt, culprit, max_crashes, conf = ARGV[8] == '1', ARGV[9] == '1', tonumber(ARGV[10]), ARGV[11]
-local stream = KEYS[8]
+local stream = KEYS[4]
 
 local v = call('HMGET', KEYS[1], 'l:' .. n, 'status', 'stop', 'pipeline', 'rev', 'round', 'lanes', 'prio', 'created',
-               'started', 'deadline', 'done', 'progress', 'input', 'meta', 'owner', 'ancestors', 'after', 'n', 'error')
+               'started', 'deadline', 'done', 'progress', 'input', 'meta', 'owner', 'ancestors', 'after')
 local text, status, stop, pipeline, lanes = v[1], v[2], v[3], v[4], v[7]
 local l = text and lane_read(text)
 if not l or l.entry ~= entry then
-    entry_end(stream, entry)
+    call('XACK', stream, 'workers', entry)
+    call('XDEL', stream, entry)
     return {'GONE'}
 end
 -- Claimed by this consumer still? (An error: no such group, Redis has forgotten the claim.)
@@ -34,6 +32,7 @@ if not mine then
     if l.state == 'r' then
         if culprit then l.crashes = l.crashes + 1 else l.takeovers = l.takeovers + 1 end
         if (l.crashes > max_crashes or l.takeovers > 20) and not winding then
+--@include lanes
             -- Poison: every stage of the lane fails, the lane closes, and so do those that do not run.
             if ended then
                 entry_end(stream, entry)
@@ -41,12 +40,17 @@ if not mine then
                 call('HSET', KEYS[1], 'lanes', lanes_without(lanes, n))
                 return {'POISON'}
             end
+--@include ending
+--@include closing
             local c = closing_read(lanes, n, pipeline, false)
             local left = closing_lanes(c)
             local e = left == '' and ending_read('failed', conf)
             if wanted then return wanted end
-            local error = v[20] or '{"code":"poison","message":"the job brought its process down too often","stage":"' ..
-                                   stages[1] .. '","class":"crash","retryable":false}'
+            local named = culprit and ARGV[12] ~= '' and ': ' .. ARGV[12] or ''
+            local at_stage = culprit and ARGV[13] ~= '' and ARGV[13] or stages[1]
+            local w = call('HMGET', KEYS[1], 'error', 'n')
+            local error = w[1] or '{"code":"poison","message":"the job brought its process down too often' .. named ..
+                                   '","stage":"' .. at_stage .. '","class":"crash","retryable":false}'
             local gone = {'l:' .. n}
             entry_end(stream, entry)
             local records = {}
@@ -62,7 +66,7 @@ if not mine then
             closing_write(c, pipeline, set, gone)
             if e then
                 e.class = 'crash'
-                ending_write(e, at, tonumber(v[19]), error, set, gone)
+                ending_write(e, at, tonumber(w[2]), error, set, gone)
             else
                 set[#set + 1] = 'lanes'
                 set[#set + 1] = left
@@ -75,9 +79,12 @@ if not mine then
             return {'POISON'}
         end
     end
-    if not stop and not ended and call('HGET', KEYS[7], pipeline) == '1' then
+    if not stop and not ended and call('HGET', KEYS[5], pipeline) == '1' then
+--@include lanes
+        local held = key('held:' .. pipeline)
+        if wanted then return wanted end
         entry_end(stream, entry)
-        call('ZADD', KEYS[9], at, 'l ' .. id .. ' ' .. n)
+        call('ZADD', held, at, 'l ' .. id .. ' ' .. n)
         l.state, l.entry, l.fence, l.worker = 'h', '-', '-', '-'
         call('HSET', KEYS[1], 'l:' .. n, lane_text(l), 'status', lanes_status(lanes, n))
         return {'HELD'}
@@ -110,15 +117,15 @@ local records = {}
 for i, stage in ipairs(stages) do records[i] = 's:' .. stage end
 local attempts = {}
 for i, record in ipairs(call('HMGET', KEYS[1], unpack(records))) do
-    local used, throttled, started = match(record, '^%a (%d+) (%d+) (%S+)')
+    local used, throttled, started, flag = match(record, '^%a (%d+) (%d+) (%S+) %S+ %S+( ?%*?)$')
     attempts[i] = used .. '/' .. throttled
     if verdict == 'OK' and (not mine or started == '-') then
         if started == '-' then
             set[#set + 1] = records[i]
-            set[#set + 1] = 'o ' .. used .. ' ' .. throttled .. ' ' .. at .. ' - ' .. l.queue
+            set[#set + 1] = 'o ' .. used .. ' ' .. throttled .. ' ' .. at .. ' - ' .. l.queue .. flag
         end
         if not ended then
-            event('stage.started', at, '{"stage":"' .. stages[i] .. '","attempt":' .. (used + 1) .. ',"progress":' ..
+            event('stage.started', at, '{"stage":"' .. stages[i] .. '","attempt":' .. string.format('%d', used + 1) .. ',"progress":' ..
                                        (v[13] or 0) .. '}')
         end
     end
@@ -161,6 +168,6 @@ if verdict == 'STOP' then
         end
     end
 end
-return {verdict, v[6], v[11] and tostring(v[11] - at) or '', l.crashes, l.takeovers, v[12] or '0', v[9], v[8], status, stop or '',
+return {verdict, v[6], v[11] and string.format('%.0f', v[11] - at) or '', l.crashes, l.takeovers, v[12] or '0', v[9], v[8], status, stop or '',
         alone, rev, l.stages, table.concat(attempts, ','), v[14], v[15] or '', v[16] or '', v[17] or '', v[18] or '',
         outputs, children}

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- cancel: ARGV[2] is a parent's req or empty, ARGV[3] how long a tombstone stands. Keys: job out log due dead dead:info, names.
-local streams = 7
 --@include base
 --@include lane
+--@include lanes
 --@include ending
 --@include closing
 --@include request

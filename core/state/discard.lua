@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
 -- discard: takes a job out of the dead letters. Keys: job out log due dead.
-local streams = 6
 --@include base
 local removed = call('ZREM', KEYS[5], id)
 call('ZREM', KEYS[4], 'd ' .. id)

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- drop: ends a lane of a job that was cancelled or is out of time; when Redis knows of no such thing (it has forgotten)
 -- the lane goes back. Keys: job out log due dead dead:info, the lane's stream, its queue's recovered.
-local streams = 7
 --@include base
 --@include lane
+--@include lanes
 --@include mine
 --@include ending
 --@include back

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- erase: deletes a job of which nothing runs. Keys: job out log due dead dead:info jobs, names.
-local streams = 8
 --@include base
 --@include lane
+--@include lanes
 --@include closing
 local v = call('HMGET', KEYS[1], 'status', 'lanes', 'pipeline')
 if not v[1] then

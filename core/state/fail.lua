@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- fail: a failed attempt of a stage. Keys: job out log due dead dead:info, streams (the lane's own first).
-local streams = 7
 --@include base
 --@include lane
+--@include lanes
 --@include mine
 --@include ending
 --@include closing
@@ -23,7 +23,7 @@ end
 if not found then return {winding and 'STOP' or 'OK', l.stages, {}} end
 
 local at = time()
-local attempts, throttled, started = match(v[2], '^%a (%d+) (%d+) (%S+)')
+local attempts, throttled, started, flag = match(v[2], '^%a (%d+) (%d+) (%S+) %S+ %S+( ?%*?)$')
 attempts, throttled = tonumber(attempts), tonumber(throttled)
 local again = (not stop or ended) and (class == 'throttled' or class == 'retry' and attempts + 1 < most)
 if class == 'throttled' then throttled = throttled + 1 else attempts = attempts + 1 end
@@ -52,18 +52,20 @@ else
 end
 set[#set + 1] = 's:' .. stage
 if again then
-    if delay < 50 then delay = 50 end
+    local due = later(at, delay)
     last = last + 1
-    set[#set + 1] = 'o ' .. attempts .. ' ' .. throttled .. ' ' .. started .. ' - ' .. l.queue
+    set[#set + 1] = 'o ' .. attempts .. ' ' .. throttled .. ' ' .. started .. ' - ' .. l.queue .. flag
     set[#set + 1] = 'l:' .. last
-    set[#set + 1] = 'd ' .. l.queue .. ' ' .. l.class .. ' ' .. (at + delay) .. ' - - ' .. l.crashes .. ' ' .. l.takeovers ..
+    set[#set + 1] = 'd ' .. l.queue .. ' ' .. l.class .. ' ' .. due .. ' - - ' .. l.crashes .. ' ' .. l.takeovers ..
                     ' 0 ' .. stage
     set[#set + 1] = 'n'
     set[#set + 1] = last
-    call('ZADD', KEYS[4], at + delay, 'l ' .. id .. ' ' .. last)
+    call('ZADD', KEYS[4], due, 'l ' .. id .. ' ' .. last)
     left = left == '' and tostring(last) or left .. ',' .. last
-    event('stage.retrying', at, about .. ',"delay_ms":' .. delay .. ',"throttled":' ..
-                                (class == 'throttled' and 'true' or 'false') .. '}')
+    if not ended then -- the end of a job stays its last event
+        event('stage.retrying', at, about .. ',"delay_ms":' .. delay .. ',"throttled":' ..
+                                    (class == 'throttled' and 'true' or 'false') .. '}')
+    end
 elseif stage == '$after' then
     gone[#gone + 1] = 's:$after'
     table.remove(set)

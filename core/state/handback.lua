@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- handback: a lane goes back to its queue at once. Keys: job out log due dead dead:info, the lane's stream, its queue's
 -- recovered.
-local streams = 7
 --@include base
 --@include lane
+--@include lanes
 --@include mine
 --@include back
 local v = call('HMGET', KEYS[1], 'l:' .. n, 'lanes', 'status')

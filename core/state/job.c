@@ -21,8 +21,13 @@ int job_submit(struct store *store, const struct job_submit *submit, struct job_
         return error_set(err, MR_E_INTERNAL, "a job with %u first stages", submit->first_count);
     call_auto struct call call;
     call_init(&call, store, SCRIPT_submit, store_partition(store, submit->id));
-    call_job(&call, submit->id);
+    call_key(&call, "job", submit->id);
+    call_key(&call, "out", submit->id);
+    call_key(&call, "log", submit->id);
     call_key(&call, "jobs", NULL);
+    if (submit->delay_ms || submit->ttl_ms)
+        call_key(&call, "due", NULL);
+    call_text(&call, submit->id);
     for (uint32_t i = 0; i < submit->first_count; i++) {
         call_queue(&call, submit->first[i].queue, submit->prio);
         if (submit->queue_max > 0 && submit->mode != JOB_CALL)

@@ -35,6 +35,17 @@ static void open_call(struct call *call, struct store *store, enum script script
     call_text(call, lane->fence);
 }
 
+/* Keys job, out and log alone; argument 1, the id. */
+static void open_small(struct call *call, struct store *store, enum script script,
+                       const struct lane *lane)
+{
+    call_init(call, store, script, lane->partition);
+    call_key(call, "job", lane->job);
+    call_key(call, "out", lane->job);
+    call_key(call, "log", lane->job);
+    call_text(call, lane->job);
+}
+
 /* Runs a call whose reply is one verdict. */
 static int run_simple(struct call *call, enum lane_verdict *ret, struct error *err)
 {
@@ -186,11 +197,9 @@ int lane_begin(struct store *store, struct lane *lane, const struct lane_begin *
     if (!lane->fence[0])
         snprintf(lane->fence, sizeof(lane->fence), "%s.%" PRIu64, store->instance, ++store->begins);
     call_auto struct call call;
-    call_init(&call, store, SCRIPT_begin, lane->partition);
-    call_job(&call, lane->job);
-    call_key(&call, "paused", NULL);
+    open_small(&call, store, SCRIPT_begin, lane);
     call_queue(&call, lane->queue, lane->class);
-    call_key(&call, "held", lane->pipeline);
+    call_key(&call, "paused", NULL);
     call_u64(&call, lane->number);
     call_text(&call, lane->entry);
     call_text(&call, lane->fence);
@@ -201,6 +210,8 @@ int lane_begin(struct store *store, struct lane *lane, const struct lane_begin *
     call_int(&call, begin->is_culprit);
     call_u64(&call, store->max_crashes);
     call_text(&call, store->priv->conf);
+    call_text(&call, begin->culprit ? begin->culprit : "");
+    call_text(&call, begin->culprit_stage ? begin->culprit_stage : "");
     struct lane_grant grant = {0};
     int rc = call_run(&call, store->patience_ms, &grant.reply, err);
     if (rc != MR_OK)
@@ -233,7 +244,37 @@ void lane_grant_done(struct lane_grant *grant)
     free(grant->outputs);
     free(grant->children);
     reply_done(&grant->reply);
+    free(grant->kept);
     *grant = (struct lane_grant){0};
+}
+
+void lane_grant_trim(struct lane_grant *grant)
+{
+    struct lane_grant kept = *grant;
+    const char **const texts[] = {&kept.revision, &kept.status, &kept.stop,      &kept.prio,
+                                  &kept.metadata, &kept.owner,  &kept.ancestors, &kept.after};
+    size_t count = sizeof(texts) / sizeof(texts[0]), bytes = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += *texts[i] ? strlen(*texts[i]) + 1 : 0;
+    kept.kept = mem_alloc(bytes);
+    char *at = kept.kept;
+    for (size_t i = 0; i < count; i++) {
+        if (!*texts[i])
+            continue;
+        size_t len = strlen(*texts[i]) + 1;
+        memcpy(at, *texts[i], len);
+        *texts[i] = at;
+        at += len;
+    }
+    kept.open = NULL;
+    kept.outputs = NULL;
+    kept.children = NULL;
+    kept.open_count = kept.output_count = kept.child_count = 0;
+    kept.input = NULL;
+    kept.input_len = 0;
+    kept.reply = (struct reply){0};
+    lane_grant_done(grant);
+    *grant = kept;
 }
 
 /* ---- Checkpoints ---- */
@@ -296,27 +337,30 @@ int lane_commit(struct store *store, const struct lane *lane, const struct lane_
                 struct lane_next *ret, struct error *err)
 {
     call_auto struct call call;
-    open_call(&call, store, SCRIPT_commit, lane);
+    open_small(&call, store, SCRIPT_commit, lane);
+    call_queue(&call, lane->queue, lane->class);
     enum queue_class prio = lane->prio == QUEUE_RECOVERED ? QUEUE_NORMAL : lane->prio;
     for (uint32_t i = 0; i < commit->successor_count; i++)
         if (strcmp(commit->successors[i].queue, lane->queue) != 0)
             call_queue(&call, commit->successors[i].queue, prio);
+    call_u64(&call, lane->number);
+    call_text(&call, lane->fence);
     call_text(&call, commit->stage);
     call_text(&call, commit->is_skipped ? "s" : "d");
     call_bytes(&call, commit->output, commit->output_len);
     call_u64(&call, commit->total);
     call_u64(&call, commit->known);
-    call_text(&call, commit->have);
-    call_bytes(&call, commit->result, commit->result ? commit->result_len : 0);
-    call_int(&call, commit->result != NULL);
-    add_usage(&call, &commit->usage);
-    call_text(&call, store->priv->conf);
     call_u64(&call, commit->successor_count);
     for (uint32_t i = 0; i < commit->successor_count; i++) {
         call_text(&call, commit->successors[i].name);
         call_text(&call, commit->successors[i].queue);
         add_needs(&call, &commit->successors[i], commit->stage);
     }
+    add_usage(&call, &commit->usage);
+    call_text(&call, store->priv->conf);
+    call_text(&call, commit->have);
+    if (commit->result)
+        call_bytes(&call, commit->result, commit->result_len);
     return run_next(&call, ret, err);
 }
 
@@ -343,21 +387,6 @@ int lane_fail(struct store *store, const struct lane *lane, const struct lane_fa
 
 /* ---- While it runs ---- */
 
-/* step, note and tell touch few keys: the script's comment names them. */
-static void open_small(struct call *call, struct store *store, enum script script,
-                       const struct lane *lane)
-{
-    call_init(call, store, script, lane->partition);
-    call_key(call, "job", lane->job);
-    if (script != SCRIPT_note)
-        call_key(call, "out", lane->job);
-    if (script == SCRIPT_tell)
-        call_key(call, "log", lane->job);
-    call_text(call, lane->job);
-    call_u64(call, lane->number);
-    call_text(call, lane->fence);
-}
-
 int lane_step(struct store *store, const struct lane *lane, const char *stage, const char *name,
               const char *text, size_t len, enum lane_verdict *ret, struct error *err)
 {
@@ -368,6 +397,8 @@ int lane_step(struct store *store, const struct lane *lane, const char *stage, c
                          name);
     call_auto struct call call;
     open_small(&call, store, SCRIPT_step, lane);
+    call_u64(&call, lane->number);
+    call_text(&call, lane->fence);
     call_text(&call, stage);
     call_text(&call, name);
     call_bytes(&call, text, len);
@@ -379,6 +410,8 @@ int lane_note(struct store *store, const struct lane *lane, const char *stage, c
 {
     call_auto struct call call;
     open_small(&call, store, SCRIPT_note, lane);
+    call_u64(&call, lane->number);
+    call_text(&call, lane->fence);
     call_text(&call, stage);
     call_text(&call, child);
     call_text(&call, req);
@@ -423,6 +456,8 @@ int lane_tell(struct store *store, const struct lane *lane, const struct lane_to
                          LIMIT_SCRIPT_ITEMS);
     call_auto struct call call;
     open_small(&call, store, SCRIPT_tell, lane);
+    call_u64(&call, lane->number);
+    call_text(&call, lane->fence);
     call_int(&call, progress <= 100 ? (int64_t)progress : -1);
     for (uint32_t i = 0; i < count; i++) {
         int rc = add_told(&call, &events[i], err);

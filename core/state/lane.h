@@ -71,6 +71,9 @@ struct lane_begin {
     const char *known;    /* further revisions of this pipeline that are loaded, separated by `,` */
     bool adopt;           /* move the job to `revision`; only done when no other lane runs */
     bool is_culprit;      /* the master named this job as what brought the former holder down */
+    const char *culprit_stage; /* and the stage that ran then; NULL: not known */
+    const char *culprit; /* plugin and signal in words, without `"` and `\`, for the job's error
+                            when this makes it poison; NULL: none */
 };
 struct lane_stage {
     const char *name;
@@ -108,11 +111,15 @@ struct lane_grant {
         takeovers; /* of this lane: run those with 2 or more takeovers one at a time */
     uint32_t done; /* finished stages of the job */
     struct reply reply;
+    char *kept; /* the texts after lane_grant_trim */
 };
 /* Makes lane->fence when it is empty. Fills the grant for OK, STOP and REV. */
 MR_SUSPENDS int lane_begin(struct store *store, struct lane *lane, const struct lane_begin *begin,
                            struct lane_grant *ret, struct error *err);
 void lane_grant_done(struct lane_grant *grant);
+/* Lets go of what is read once (input, open stages, outputs, children) and keeps the texts about
+ * the job in one small block: a lane may wait for minutes, and thousands of them do. */
+void lane_grant_trim(struct lane_grant *grant);
 
 /* ---- While it runs ---- */
 

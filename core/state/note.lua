@@ -1,12 +1,15 @@
 #!lua
--- note: notes a child of a running stage before it is submitted. Keys: job.
-local streams = 2
+-- note: notes a child of a running stage before it is submitted. Keys: job out log.
 --@include base
 --@include lane
 --@include mine
 local stage, line = ARGV[4], ARGV[5] .. ' ' .. ARGV[6] .. '\n'
-local v = call('HMGET', KEYS[1], 'l:' .. n, 'stop', 'calls:' .. stage)
-if not mine(v[1]) then return {'LOST'} end
+local v = call('HMGET', KEYS[1], 'l:' .. n, 'stop', 'calls:' .. stage, 's:' .. stage)
+if not mine(v[1]) or not v[4] then return {'LOST'} end
 if v[2] == 'cancelled' or v[2] == 'deadline' then return {'STOP'} end
-if not v[3] or not string.find(v[3], line, 1, true) then call('HSET', KEYS[1], 'calls:' .. stage, (v[3] or '') .. line) end
+if not v[3] or not string.find(v[3], line, 1, true) then
+    local record = v[4] or ''
+    call('HSET', KEYS[1], 'calls:' .. stage, (v[3] or '') .. line, 's:' .. stage,
+         sub(record, -1) == '*' and record or record .. ' *')
+end
 return {'OK'}

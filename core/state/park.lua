@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- park: a running lane waits and comes back. Keys: job out log due dead dead:info, the lane's stream.
-local streams = 7
 --@include base
 --@include lane
+--@include lanes
 --@include mine
 local v = call('HMGET', KEYS[1], 'l:' .. n, 'lanes', 'status')
 local l = mine(v[1])
@@ -10,7 +10,7 @@ if not l then return {'LOST'} end
 local delay = tonumber(ARGV[4])
 local own = key('queue:' .. l.queue .. ':' .. l.class)
 if wanted then return wanted end
-local due = time() + (delay < 50 and 50 or delay)
+local due = later(time(), delay)
 entry_end(own, l.entry)
 call('ZADD', KEYS[4], due, 'l ' .. id .. ' ' .. n)
 l.state, l.entry, l.fence, l.worker = 'd', due, '-', '-'

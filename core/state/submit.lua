@@ -1,17 +1,17 @@
 #!lua
--- submit: makes a job, or says how the one of that id stands. Keys: job out log due dead dead:info jobs, streams.
-local streams = 8
+-- submit: makes a job, or says how the one of that id stands. Keys: job out log jobs, names.
 --@include base
---@include lane
---@include closing
---@include request
---@include rerun
 local pipeline, digest, input, req, mode, prio = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local delay, ttl, limit = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 
 local old = call('HMGET', KEYS[1], 'status', 'digest', 'req', 'tomb', 'pipeline', 'round')
 local status = old[1]
 if status then
+--@include lane
+--@include lanes
+--@include closing
+--@include request
+--@include rerun
     local round = tonumber(old[6])
     if old[5] ~= pipeline or (mode == 'plain' and old[2] ~= digest) then return {'CONFLICT', status, 0} end
     local again = false
@@ -27,6 +27,7 @@ if status then
     return {'AGAIN', 'queued', rerun_write(r, time(), req, ttl, true, 0)}
 end
 if old[4] then
+--@include request
     if mode == 'call' and not request_later(req, old[3]) then return {'SAME', 'cancelled', 0} end
 end
 
@@ -49,6 +50,7 @@ for i = 16, #ARGV, 2 do
         by[queue] = by[queue] .. ',' .. ARGV[i]
     end
 end
+local due_key = (delay > 0 or ttl > 0) and key('due')
 if wanted then return wanted end
 
 local at = time()
@@ -66,8 +68,8 @@ local lanes = {}
 for n, queue in ipairs(queues) do
     local head
     if delay > 0 then
-        local due = at + (delay < 50 and 50 or delay)
-        call('ZADD', KEYS[4], due, 'l ' .. id .. ' ' .. n)
+        local due = later(at, delay)
+        call('ZADD', due_key, due, 'l ' .. id .. ' ' .. n)
         head = 'd ' .. queue .. ' ' .. prio .. ' ' .. due
     else
         head = 'q ' .. queue .. ' ' .. prio .. ' ' .. call('XADD', seen[queue], '*', 'j', id, 'l', n, 'p', pipeline)
@@ -83,15 +85,15 @@ end
 set[#set + 1] = 'lanes'
 set[#set + 1] = table.concat(lanes, ',')
 if ttl > 0 then
-    local deadline = at + (ttl < 50 and 50 or ttl)
-    call('ZADD', KEYS[4], deadline, 'x ' .. id)
+    local deadline = later(at, ttl)
+    call('ZADD', due_key, deadline, 'x ' .. id)
     set[#set + 1] = 'deadline'
     set[#set + 1] = deadline
     set[#set + 1] = 'ttl'
     set[#set + 1] = ttl
 end
 call('HSET', KEYS[1], unpack(set))
-call('ZADD', KEYS[7], at, id)
+call('ZADD', KEYS[4], at, id)
 event('job.queued', at, '{"pipeline":"' .. pipeline .. '","round":1,"progress":0}')
 publish()
 return {'NEW', delay > 0 and 'waiting' or 'queued', 1}

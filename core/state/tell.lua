@@ -1,6 +1,5 @@
 #!lua
 -- tell: events of a running stage. Keys: job out log. From ARGV[5]: live (1: without a number) KIND JSON.
-local streams = 4
 --@include base
 --@include lane
 --@include mine

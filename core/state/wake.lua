@@ -2,20 +2,20 @@
 -- wake: what is due happens: a lane (`l ID N`, also of a resumed pipeline), a deadline (`x ID`), reprocessing (`d ID`).
 -- Keys: job out log due dead dead:info, names. ARGV: id, member, held (key of a resumed pipeline's zset, or empty), conf,
 -- budget a minute.
-local streams = 7
 --@include base
 --@include lane
+--@include lanes
 --@include ending
 --@include closing
 --@include rerun
 --@include stopping
 local member, held, conf, budget = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local from = held ~= '' and key(held) or KEYS[4]
+local from = key(held ~= '' and held or 'due')
 if wanted then return wanted end
 local score = call('ZSCORE', from, member)
 if not score then return {'GONE'} end
 local at = time()
-if held == '' and tonumber(score) > at then return {'EARLY'} end
+if held == '' and tonumber(score) > tonumber(at) then return {'EARLY'} end
 local kind, n = sub(member, 1, 1), match(member, ' (%d+)$')
 local v = call('HMGET', KEYS[1], 'status', 'stop', 'lanes', 'pipeline', 'n', 'error', 'prio', 'tries', 'fp', 'deadline',
                'l:' .. (n or '0'))
@@ -57,12 +57,12 @@ elseif kind == 'd' then
         call('HDEL', KEYS[1], 'next')
         return gone()
     end
-    local minute = floor(at / 60000)
+    local minute = math.floor(at / 60000)
     local b = call('HMGET', KEYS[6], 'minute', 'count')
     local count = tonumber(b[1] or 0) == minute and tonumber(b[2]) or 0
     if count >= budget then
-        call('ZADD', from, at + 60000, member)
-        call('HSET', KEYS[1], 'next', at + 60000)
+        call('ZADD', from, later(at, 60000), member)
+        call('HSET', KEYS[1], 'next', later(at, 60000))
         return {'LATER'}
     end
     local r = rerun_read({})

@@ -19,7 +19,6 @@ struct work_lane {
     struct work_lane *chain;        /* in the bucket of the table by job and number */
     struct lane lane;
     struct lane_grant grant;
-    char *kept;                /* what the grant's texts point into once the lane runs */
     struct pipeline *pipeline; /* a reference */
     struct run run;
     struct work_step *steps;

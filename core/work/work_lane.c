@@ -204,35 +204,6 @@ static void work_lane_fill(struct work_lane *lane)
     }
 }
 
-/* Keeps of the grant what the run still needs, in one piece, and frees the rest: a lane may wait
- * for minutes. */
-static void work_lane_settle(struct work_lane *lane)
-{
-    struct lane_grant *grant = &lane->grant;
-    const char **const kept[] = {&grant->status, &grant->prio,      &grant->metadata,
-                                 &grant->owner,  &grant->ancestors, &grant->after};
-    enum { KEPT = sizeof kept / sizeof kept[0] };
-    size_t len[KEPT], total = 0;
-    for (size_t i = 0; i < KEPT; i++)
-        total += len[i] = *kept[i] ? strlen(*kept[i]) + 1 : 0;
-    char *at = lane->kept = mem_alloc(total + 1);
-    const char *moved[KEPT];
-    for (size_t i = 0; i < KEPT; i++) {
-        moved[i] = len[i] ? memcpy(at, *kept[i], len[i]) : NULL;
-        at += len[i];
-    }
-    struct lane_grant rest = {.verdict = grant->verdict,
-                              .round = grant->round,
-                              .created_ms = grant->created_ms,
-                              .left_ms = grant->left_ms};
-    lane_grant_done(grant);
-    *grant = rest;
-    for (size_t i = 0; i < KEPT; i++)
-        *kept[i] = moved[i];
-    lane->run.priority = grant->prio;
-    lane->run.metadata = grant->metadata && *grant->metadata ? grant->metadata : NULL;
-}
-
 /* Only `$end` is open: the job's result is wanted. */
 static __attribute__((noinline)) enum run_verdict work_lane_end(struct work_lane *lane)
 {
@@ -257,7 +228,6 @@ static enum run_verdict work_lane_run(struct work_lane *lane)
     lane_grant_trim(grant); /* what is in the document now need not be held twice */
     lane->run.priority = grant->prio;
     lane->run.metadata = grant->metadata && *grant->metadata ? grant->metadata : NULL;
-    work_lane_settle(lane);
     size_t bytes = doc_bytes(lane->run.doc);
     lane->bytes = bytes;
     lane->worker->bytes += bytes;
@@ -308,7 +278,6 @@ static void work_lane_free(struct work_lane *lane)
         free(step);
     }
     lane_grant_done(&lane->grant);
-    free(lane->kept);
     pipeline_unref(lane->pipeline);
     free(lane);
 }

@@ -77,7 +77,7 @@ static int work_next(struct work_lane *lane, struct lane_next *next, struct run_
         out.verdict = RUN_STOP;
         break;
     default:
-        lane->is_lost = true;
+        work_lane_lose(lane);
         out.verdict = RUN_LOST;
         break;
     }

@@ -32,7 +32,7 @@ static void mask_keys(char *text, int about_credentials)
 /* The provider's own words out of an error answer: {"error":{"message","code","type"}},
  * {"error":"…"} or {"message":"…"}. What is missing stays "". */
 struct provider_error {
-    char message[240];
+    char message[190];
     char code[64], type[64];
 };
 

@@ -74,11 +74,12 @@ static void body(const char *text, size_t len)
                submission_prepare(&front, &submission, NULL, &err) == MR_OK) {
         demand(id_is_valid(submission.id));
         /* The canonical form is a fixed point. */
-        json_t *again = json_read(submission.canonical.data, submission.canonical.len, 0, &err);
+        json_t *again =
+            json_read(submission.job.canonical.data, submission.job.canonical.len, 0, &err);
         struct buf text2;
         buf_init(&text2, 64u << 20);
         demand(again != NULL && json_canonical_to(again, &text2));
-        demand(strcmp(buf_text(&text2), buf_text(&submission.canonical)) == 0);
+        demand(strcmp(buf_text(&text2), buf_text(&submission.job.canonical)) == 0);
         buf_done(&text2);
         json_decref(again);
     }

@@ -74,7 +74,7 @@ static inline void redis_server_prepare(struct redis_server *server)
  * answers. */
 static inline void redis_server_run(struct redis_server *server, const char *const *more)
 {
-    int ready[2];
+    int ready[2], status = 0;
     if (pipe2(ready, O_CLOEXEC) != 0)
         abort();
     server->pid = fork();
@@ -100,13 +100,14 @@ static inline void redis_server_run(struct redis_server *server, const char *con
             argv[n++] = *more;
         int null = open("/dev/null", O_RDWR);
         dup2(null, 0);
-        dup2(ready[1], 1); /* closed when the server ends: see the wait below */
+        dup2(null, 1);
+        fcntl(ready[1], F_DUPFD, 10); /* without FD_CLOEXEC: closed when the server ends */
         execvp("redis-server", (char *const *)argv);
         perror("redis-server");
         _exit(127);
     }
     close(ready[1]);
-    for (int tries = 0; tries < 2000; tries++) {
+    for (int tries = 0; tries < 4000; tries++) {
         char reply[64];
         redis_server_ask(server, "PING", reply, sizeof(reply));
         if (reply[0] == '+' || (reply[0] == '-' && strstr(reply, "NOAUTH"))) {
@@ -116,8 +117,10 @@ static inline void redis_server_run(struct redis_server *server, const char *con
         /* 5 ms, or sooner when the server has died. */
         struct pollfd died = {.fd = ready[0], .events = POLLIN};
         poll(&died, 1, 5);
-        if (waitpid(server->pid, NULL, WNOHANG) == server->pid)
-            break;
+        if (waitpid(server->pid, &status, WNOHANG) == server->pid) {
+            fprintf(stderr, "redis-server ended with status %x\n", (unsigned)status);
+            abort();
+        }
     }
     fprintf(stderr, "redis-server did not start\n");
     abort();

@@ -1,18 +1,22 @@
--- base: names, time, events. A script sets `streams` (the first of KEYS that is found by name) before this.
-local call, match, sub, floor = redis.call, string.match, string.sub, math.floor
+-- base: names, time, events. Keys of a script on a job: job, out, log, then others, which `key` finds by name.
+local call, match, sub, find = redis.call, string.match, string.sub, string.find
 local id = ARGV[1]
 local base = sub(KEYS[1], 1, -5 - #id)
 
+-- Milliseconds of the server, as text: numbers are slow to print.
 local function time()
     local t = call('TIME')
-    return t[1] * 1000 + floor(t[2] / 1000)
+    return t[1] .. sub('000000' .. t[2], -6, -4)
+end
+local function later(at, ms)
+    return string.format('%.0f', at + (ms < 50 and 50 or ms))
 end
 
 -- A key that may or may not be declared. When one was not: `if wanted then return wanted end` before the first write.
 local wanted
 local function key(name)
     local full = base .. name
-    for i = streams, #KEYS do
+    for i = 4, #KEYS do
         if KEYS[i] == full then return full end
     end
     wanted = wanted or {'KEYS'}
@@ -28,6 +32,6 @@ local function publish()
     local count = #events
     if count == 0 then return call('LLEN', KEYS[3]) end
     local last = call('RPUSH', KEYS[3], unpack(events))
-    call('PUBLISH', base .. 'watch:' .. id, (last - count + 1) .. '\n' .. table.concat(events, '\n'))
+    call('PUBLISH', base .. 'watch:' .. id, string.format('%d\n', last - count + 1) .. table.concat(events, '\n'))
     return last
 end

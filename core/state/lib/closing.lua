@@ -20,6 +20,7 @@ local function closing_read(lanes, except, pipeline, children)
             else
                 if l.state == 'q' then l.stream = key('queue:' .. l.queue .. ':' .. l.class) end
                 if l.state == 'h' then l.held = key('held:' .. pipeline) end
+                if l.state == 'd' then l.held = key('due') end
                 if calls then
                     l.to = key('queue:' .. l.queue .. ':recovered')
                     c.move[#c.move + 1] = l
@@ -37,7 +38,6 @@ local function closing_write(c, pipeline, set, gone)
     local function leave(l)
         if l.stream then entry_end(l.stream, l.entry) end
         if l.held then call('ZREM', l.held, 'l ' .. id .. ' ' .. l.n) end
-        if l.state == 'd' then call('ZREM', KEYS[4], 'l ' .. id .. ' ' .. l.n) end
     end
     for _, l in ipairs(c.close) do
         leave(l)

@@ -17,7 +17,7 @@ local function rerun_read(reset)
     for i, name in ipairs(reset) do
         local text = stages[name]
         if text then
-            local state, queue = match(text, '^(%a) .* (%S+)$')
+            local state, queue = match(text, '^(%a) %d+ %d+ %S+ %S+ (%S+)')
             if state == 'd' or state == 's' then r.fewer = r.fewer + 1 end
             r.wipe[#r.wipe + 1] = name
             if i == 1 then
@@ -36,13 +36,14 @@ local function rerun_read(reset)
     r.gone[#r.gone + 1] = '$after'
     local any = 'default'
     for name, text in pairs(stages) do
-        local state, attempts, throttled, queue = match(text, '^(%a) (%d+) (%d+) %S+ %S+ (%S+)$')
+        local state, attempts, throttled, queue = match(text, '^(%a) (%d+) (%d+) %S+ %S+ (%S+)')
         any = queue
         if state == 'o' or state == 'f' then
             r.open[#r.open + 1] = {name = name, attempts = attempts, throttled = throttled, queue = queue}
         end
     end
     if #r.open == 0 then r.open[1] = {name = '$end', attempts = 0, throttled = 0, queue = any} end
+    r.dead, r.due = key('dead'), key('due')
     table.sort(r.open, function(a, b) return a.name < b.name end)
     r.queues, r.by = {}, {}
     for _, s in ipairs(r.open) do
@@ -82,7 +83,8 @@ local function rerun_write(r, at, req, ttl, fresh, tries)
     end
     for _, s in ipairs(r.open) do
         set[#set + 1] = 's:' .. s.name
-        set[#set + 1] = 'o ' .. (fresh and 0 or s.attempts) .. ' ' .. (fresh and 0 or s.throttled) .. ' - - ' .. s.queue
+        set[#set + 1] = 'o ' .. (fresh and 0 or s.attempts) .. ' ' .. (fresh and 0 or s.throttled) .. ' - - ' .. s.queue ..
+                        ((job['steps:' .. s.name] or job['calls:' .. s.name]) and ' *' or '')
     end
     local n, lanes = tonumber(job.n), {}
     for _, queue in ipairs(r.queues) do
@@ -95,8 +97,8 @@ local function rerun_write(r, at, req, ttl, fresh, tries)
     if ttl == 0 then ttl = tonumber(job.ttl or 0) end
     if ttl > 0 then
         set[#set + 1] = 'deadline'
-        set[#set + 1] = at + ttl
-        call('ZADD', KEYS[4], at + ttl, 'x ' .. id)
+        set[#set + 1] = later(at, ttl)
+        call('ZADD', r.due, later(at, ttl), 'x ' .. id)
     else
         gone[#gone + 1] = 'deadline'
     end
@@ -113,8 +115,8 @@ local function rerun_write(r, at, req, ttl, fresh, tries)
     call('PERSIST', KEYS[1])
     call('PERSIST', KEYS[2])
     call('PERSIST', KEYS[3])
-    call('ZREM', KEYS[5], id)
-    call('ZREM', KEYS[4], 'd ' .. id)
+    call('ZREM', r.dead, id)
+    call('ZREM', r.due, 'd ' .. id)
     event('job.queued', at, '{"round":' .. (job.round + 1) .. ',"progress":' .. (r.fewer > 0 and 0 or job.progress or 0) .. '}')
     publish()
     return job.round + 1

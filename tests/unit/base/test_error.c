@@ -115,19 +115,20 @@ static void texts_are_cut_at_a_character(void **state)
     struct error err;
     char text[600];
     memset(text, 'x', sizeof(text));
-    for (size_t pad = 390; pad < 400; pad++) {
+    const size_t room = sizeof(err.message);
+    for (size_t pad = room - 10; pad < room; pad++) {
         snprintf(text + pad, sizeof(text) - pad, "éé€€😀😀tail of the text");
         error_set(&err, MR_E_SCHEMA, "%s", text);
         size_t len = strlen(err.message);
-        assert_true(len >= 395 && len <= 399);
+        assert_true(len >= room - 5 && len < room);
         assert_true(utf8_is_valid(err.message, len));
         assert_memory_equal(err.message, text, len);
         memset(text, 'x', sizeof(text));
     }
     error_hint(&err, "%0300d", 1);
-    assert_int_equal(strlen(err.hint), 239);
+    assert_int_equal(strlen(err.hint), sizeof(err.hint) - 1);
     error_where(&err, "%0400d", 1);
-    assert_int_equal(strlen(err.where), 319);
+    assert_int_equal(strlen(err.where), sizeof(err.where) - 1);
 }
 
 static void bytes_that_are_no_utf8_are_replaced(void **state)

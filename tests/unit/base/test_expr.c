@@ -142,6 +142,8 @@ static void uses_jq_for_the_rest(void **state)
     assert_gives("10 / 4 - 1 % 3 * 2", "0.5");
     assert_gives(".input.list - [1]", "[3,2]");
     assert_gives("-.input.i * 2 + 1", "-5");
+    assert_gives("2 * 3 - 1 - .input.i", "2");
+    assert_gives("7 % 4 * .input.i / 3 - .5", "2.5");
     assert_gives("[1, 2] | .[0] - .[1] - 1", "-2");
     assert_gives("{a: 1} * {b: 2}", "{\"a\":1,\"b\":2}");
     assert_gives(".input.s | test(\"^T\"; \"i\")", "true");

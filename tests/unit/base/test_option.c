@@ -212,7 +212,8 @@ static void says_what_is_wrong(void **state)
                    "option \"stream\" must be true or false, not the string \"yes\"",
                    "without quotes");
     assert_refused("{\"model\":\"m\",\"response\":\"xml\"}", "/response",
-                   "option \"response\" must be one of \"text\", \"json\", not \"xml\"", "");
+                   "option \"response\" must be one of \"text\", \"json\", not the string \"xml\"",
+                   "");
     assert_refused("{\"model\":\"m\",\"timeout\":30}", "/timeout",
                    "option \"timeout\" must be a duration such as \"30s\" from 1ms to 1m, not the "
                    "number 30",
@@ -254,6 +255,29 @@ static void says_what_is_wrong(void **state)
         "{\"name\":\"d\"}]}",
         "/targets", "option \"targets\" must have at most 3 entries, not 4", "");
     assert_refused("[]", "", "options must be an object, not an array", "");
+}
+
+static void a_lower_bound_may_stand_alone(void **state)
+{
+    (void)state;
+    static const struct mr_option open[] = {
+        MR_OPT_DURATION(struct settings, timeout, "timeout", NULL, 1000, 0, 0, "How long."),
+        MR_OPT_INT(struct settings, count, "count", NULL, 5, 0, 0, "How many."),
+    };
+    const struct option_rows of = {open, 2, sizeof(open[0])};
+    struct fixture f;
+    read_rows(&f, &of, "{\"timeout\":\"30d\",\"count\":1000000}");
+    assert_true(f.ok);
+    done(&f, &of);
+    read_rows(&f, &of, "{\"timeout\":\"10ms\",\"count\":4}");
+    assert_int_equal(f.report.count, 2);
+    assert_string_equal(
+        f.report.items[0].message,
+        "option \"timeout\" must be a duration such as \"30s\", at least 1s, not the "
+        "string \"10ms\"");
+    assert_string_equal(f.report.items[1].message,
+                        "option \"count\" must be an integer, at least 5, not the number 4");
+    done(&f, &of);
 }
 
 static void reports_everything_at_once(void **state)
@@ -364,9 +388,13 @@ static void describes_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fills_defaults),           cmocka_unit_test(fills_what_is_given),
-        cmocka_unit_test(says_what_is_wrong),       cmocka_unit_test(reports_everything_at_once),
-        cmocka_unit_test(a_wrong_default_is_a_bug), cmocka_unit_test(reads_rows_of_an_older_plugin),
+        cmocka_unit_test(fills_defaults),
+        cmocka_unit_test(fills_what_is_given),
+        cmocka_unit_test(says_what_is_wrong),
+        cmocka_unit_test(a_lower_bound_may_stand_alone),
+        cmocka_unit_test(reports_everything_at_once),
+        cmocka_unit_test(a_wrong_default_is_a_bug),
+        cmocka_unit_test(reads_rows_of_an_older_plugin),
         cmocka_unit_test(describes_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,9 +6,10 @@
 #include "fcgi_client.h"
 #include <pthread.h>
 #include <setjmp.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdatomic.h>
-#include <sys/stat.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -74,6 +75,9 @@ static void handle_stream(void *arg)
         if (rc == MR_OK) {
             rc = wait_yield(&loop);
         }
+    }
+    if (n != NULL && rc == MR_OK) {
+        rc = sse_comment(&sse, "beat");
     }
     if (rc == MR_E_TIMEOUT) {
         atomic_fetch_add(&cut_streams, 1);
@@ -204,6 +208,54 @@ static void plain(void **state)
     (void)state;
     prepare();
     run(plain_client);
+}
+
+/* The FastCGI client that comes with libfcgi; its answer, or "none" where it is not installed. */
+static void cgi_fcgi(char *ret, size_t size)
+{
+    int out[2];
+    snprintf(ret, size, "none");
+    if (pipe(out) != 0) {
+        return;
+    }
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+    posix_spawn_file_actions_addclose(&actions, out[0]);
+    char *const argv[] = {"cgi-fcgi", "-bind", "-connect", path, NULL};
+    char *const env[] = {"REQUEST_METHOD=GET", "REQUEST_URI=/by/cgi-fcgi", "PATH=/usr/bin:/bin",
+                         NULL};
+    pid_t pid = 0;
+    int rc = posix_spawnp(&pid, argv[0], &actions, NULL, argv, env);
+    posix_spawn_file_actions_destroy(&actions);
+    close(out[1]);
+    size_t len = 0;
+    ssize_t got = 0;
+    while (rc == 0 && len + 1 < size && (got = read(out[0], ret + len, size - 1 - len)) > 0) {
+        len += (size_t)got;
+        ret[len] = '\0';
+    }
+    close(out[0]);
+    if (rc == 0) {
+        waitpid(pid, NULL, 0);
+    }
+}
+
+static void cgi_fcgi_client(void)
+{
+    char answer[2048];
+    cgi_fcgi(answer, sizeof(answer));
+    if (strcmp(answer, "none") != 0) {
+        CHECK(strstr(answer, "Status: 200 OK\r\n") == answer);
+        CHECK(strstr(answer, "\r\n\r\n/by/cgi-fcgi") != NULL);
+    }
+}
+
+static void by_cgi_fcgi(void **state)
+{
+    (void)state;
+    prepare();
+    run(cgi_fcgi_client);
 }
 
 static void kept_client(void)
@@ -533,7 +585,8 @@ static void stream_client(void)
     CHECK(strcmp(client_body(&client), "retry: 3000\n\n"
                                        "id: 1\nevent: tick\ndata: dddddddddd\n\n"
                                        "id: 2\nevent: tick\ndata: dddddddddd\n\n"
-                                       "id: 3\nevent: tick\ndata: dddddddddd\n\n") == 0);
+                                       "id: 3\nevent: tick\ndata: dddddddddd\n\n"
+                                       ": beat\n\n") == 0);
     client_done(&client);
     client_init(&client, fd);
     CHECK(client_request(fd, false, "GET", "/again", ""));
@@ -616,11 +669,11 @@ static void shuts_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain),       cmocka_unit_test(kept),    cmocka_unit_test(hostile),
-        cmocka_unit_test(slow_body),   cmocka_unit_test(bodies),  cmocka_unit_test(full),
-        cmocka_unit_test(huge_params), cmocka_unit_test(many),    cmocka_unit_test(big_answers),
-        cmocka_unit_test(leaving),     cmocka_unit_test(streams), cmocka_unit_test(stalled_stream),
-        cmocka_unit_test(shuts_down),
+        cmocka_unit_test(plain),          cmocka_unit_test(by_cgi_fcgi), cmocka_unit_test(kept),
+        cmocka_unit_test(hostile),        cmocka_unit_test(slow_body),   cmocka_unit_test(bodies),
+        cmocka_unit_test(full),           cmocka_unit_test(huge_params), cmocka_unit_test(many),
+        cmocka_unit_test(big_answers),    cmocka_unit_test(leaving),     cmocka_unit_test(streams),
+        cmocka_unit_test(stalled_stream), cmocka_unit_test(shuts_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,6 +84,9 @@ static void test_refused(void **state)
             "/stages/0/options", "object");
     refused("{\"stages\":[{\"name\":\"a\",\"plugin\":\"echo\",\"when\":\"input(\"}]}",
             "/stages/0/when", "");
+    refused("{\"stages\":[{\"name\":\"a\",\"plugin\":\"echo\"}],\"on_complete\":[{\"name\":\"t\","
+            "\"mode\":\"dispatch\",\"pipeline\":\"p\",\"input\":\"{{ .b }}\"}]}",
+            "/on_complete/0/input", "nothing called .b");
     refused("{\"input\":{\"requird\":[]},\"stages\":[{\"name\":\"a\",\"plugin\":\"echo\"}]}",
             "/input/requird", "did you mean \"required\"");
 }
