@@ -182,12 +182,39 @@ static int check_main(void *arg, char *note)
     return errors == 0 ? CLI_DONE : CLI_FAILED;
 }
 
+/* What counts, secrets as ***; or what there is to set. */
+static int show(struct cli *cli, bool keys)
+{
+    if (keys) {
+        struct buf buf;
+        buf_init(&buf, 1u << 20);
+        config_describe_keys(&buf);
+        fputs(buf_text(&buf), stdout);
+        buf_done(&buf);
+        return CLI_DONE;
+    }
+    const struct config *config = cli_config(cli);
+    if (config == NULL)
+        return CLI_FAILED;
+    json_hold json_t *all = config_describe(config);
+    char *text = json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
+    if (text != NULL)
+        puts(text);
+    free(text);
+    return CLI_DONE;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
-    static const struct cli_option options[] = {{0}};
+    bool keys = false, effective = false;
+    const struct cli_option options[] = {
+        {"keys", '\0', NULL, &keys}, {"show", '\0', NULL, &effective}, {0}};
     int count = cli_options(cli, argc, argv, options, 0, 1000);
     if (count < 0)
         return CLI_USAGE;
+    if (keys || effective)
+        return count == 0 && !(keys && effective) ? show(cli, keys)
+                                                  : cli_usage(cli, "--keys and --show stand alone");
     struct checking checking = {.cli = cli, .files = argv + 1, .file_count = count};
     report_init(&checking.report);
     return cli_guarded(check_main, &checking);
@@ -199,6 +226,8 @@ const struct cli_verb cli_check = {
     .summary = "Checks the configuration and pipelines, all errors at once.",
     .help = "Without FILE: the configuration and every pipeline of its folders. A FILE is a\n"
             "pipeline or a configuration. Problems are printed as FILE: /pointer: message, with a\n"
-            "hint; warnings alone leave the exit status 0. Plugins run in a child process.\n",
+            "hint; warnings alone leave the exit status 0. Plugins run in a child process.\n"
+            "  --show   prints the configuration that counts as JSON, secrets as ***\n"
+            "  --keys   prints every key of the configuration with type, default and meaning\n",
     .run = run,
 };

@@ -9,6 +9,7 @@
 #include "base/id.h"
 #include "base/unit.h"
 #include "io/redis.h"
+#include "state/store.h"
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -289,6 +290,9 @@ static void read_dead(struct load *load, const json_t *value)
     size_t count = 0;
     while (words[count] != NULL)
         count++;
+    if (count > STORE_SCHEDULE_MAX)
+        config_fault(load, "/dead/schedule", "at most %d times, not %zu", STORE_SCHEDULE_MAX,
+                     count);
     uint64_t *delays = arena_alloc(&config->arena, (count + 1) * sizeof(*delays));
     for (size_t i = 0; i < count; i++) {
         struct error why = {0};
@@ -444,8 +448,10 @@ struct config *config_load(const char *file, struct report *report)
     if (root != NULL)
         read_all(&load, root);
     json_decref(root);
-    if (report_errors(report) == before)
+    if (report_errors(report) == before && config_check_redis(config, report)) {
+        config_warn_pending(config, report);
         return config;
+    }
     config_free(config);
     return NULL;
 }

@@ -129,9 +129,9 @@ int64_t config_queue_max_running(const struct config *config, const char *queue)
 bool config_serves(const struct config *config, const char *queue);
 /* Whether a token has a scope; `admin` has every one. */
 bool config_token_may(const struct config_token *token, enum config_scope scope);
-/* What counts, as JSON (new reference); secrets read "***". */
+/* What counts, as JSON (new reference), for `millrace check --show`; secrets read "***". */
 json_t *config_describe(const struct config *config);
-/* Every key, type, default and sentence, for `millrace check --help`, the sample and the docs. */
+/* Every key, type, default and sentence, for `millrace check --keys`. */
 bool config_describe_keys(struct buf *buf);
 
 /* For struct runner: find_endpoint with a struct config * as its argument. */

@@ -28,3 +28,7 @@ void config_read_auth(struct load *load, const json_t *value);
 /* Default folders, when none is configured. */
 const char *const *config_default_pipelines(struct load *load);
 const char *const *config_default_plugins(struct load *load);
+/* Warns of settings that were given and have no effect in this version. */
+void config_warn_pending(const struct config *config, struct report *report);
+/* Whether redis.url is one that this version speaks. */
+bool config_check_redis(const struct config *config, struct report *report);

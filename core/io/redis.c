@@ -199,7 +199,7 @@ static int not_woken(struct redis *redis, const struct wait *wait, int code, boo
         return error_set(err, code, "ended while waiting for Redis");
     if (!wait->expired && scope_error(wait->scope) == code)
         return error_set(err, code, "out of time while waiting for Redis");
-    error_set(err, MR_E_STORE, "Redis does not answer");
+    error_set(err, MR_E_STORE, "Redis at %s does not answer", redis->link.address);
     error_detail(err, "%s; %s", was_sent ? "sent, outcome unknown" : "not sent",
                  redis->link.reason[0] ? redis->link.reason : "no reply in time");
     return MR_E_STORE;

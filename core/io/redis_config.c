@@ -26,6 +26,14 @@ void redis_config_copy(const struct redis_config *from, struct redis_config *ret
     ret->password = from->password ? mem_dup(from->password) : NULL;
 }
 
+char *redis_address(const struct redis_config *config)
+{
+    if (config->path)
+        return mem_dup(config->path);
+    bool is_v6 = strchr(config->host, ':') != NULL;
+    return mem_format("%s%s%s:%d", is_v6 ? "[" : "", config->host, is_v6 ? "]" : "", config->port);
+}
+
 uint64_t redis_connect_ms(const struct redis_config *config)
 {
     return config->connect_ms ? config->connect_ms : 5000;

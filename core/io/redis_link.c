@@ -62,6 +62,7 @@ void link_open(struct redis_link *link, struct loop *loop, const struct redis_co
     link->loop = loop;
     redis_config_copy(config, &link->config);
     link->name = mem_dup(name);
+    link->address = redis_address(config);
     link->state = LINK_DOWN;
     link->timer.data = link;
     snprintf(link->reason, sizeof(link->reason), "not connected yet");
@@ -84,7 +85,8 @@ void link_close(struct redis_link *link)
     link_shut(link);
     redis_config_done(&link->config);
     free(link->name);
-    link->name = NULL;
+    free(link->address);
+    link->name = link->address = NULL;
 }
 
 void link_drop(struct redis_link *link, const char *format, ...)
@@ -106,8 +108,8 @@ void link_drop(struct redis_link *link, const char *format, ...)
     uint64_t delay = most / 2 + most * dice / (2 * 65536);
     link->failures++;
     if (was_up || link->failures == 1)
-        log_event(LOG_WARN, "no connection to Redis", "connection", link->name, "reason",
-                  link->reason, NULL);
+        log_event(LOG_WARN, "no connection to Redis", "connection", link->name, "address",
+                  link->address, "reason", link->reason, NULL);
     timer_start(&link->timer, link->loop, delay, on_timer);
     if (was_up)
         link->on_down(link->arg);

@@ -18,6 +18,7 @@ struct redis_link {
     struct loop *loop;
     struct redis_config config; /* copied */
     char *name;
+    char *address; /* path, or host:port: for messages */
     enum link_state state;
     redisContext *context; /* NULL: down */
     struct poll *poll;
@@ -47,6 +48,8 @@ void link_drop(struct redis_link *link, const char *format, ...)
 /* A reply in our form; takes the texts out of hiredis's and frees it. */
 void link_take(redisReply *from, struct reply *ret);
 void redis_config_copy(const struct redis_config *from, struct redis_config *ret);
+/* Path, or host:port, without user and password (malloc'ed). */
+char *redis_address(const struct redis_config *config);
 uint64_t redis_connect_ms(const struct redis_config *config);
 uint64_t redis_command_ms(const struct redis_config *config);
 /* Appends one command to a context's output buffer. */

@@ -297,7 +297,7 @@ int redis_listen(struct redis_sub *sub, const char *name, struct redis_listener 
     redis_unlisten(sub, listener);
     if (!asker.wait.expired)
         return error_set(err, rc, "ended while waiting for a subscription");
-    error_set(err, MR_E_STORE, "Redis does not answer");
+    error_set(err, MR_E_STORE, "Redis at %s does not answer", sub->link.address);
     error_detail(err, "subscription to %s; %s", name, reason[0] ? reason : "no reply in time");
     return MR_E_STORE;
 }

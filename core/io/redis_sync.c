@@ -55,7 +55,9 @@ static struct timeval timeval_of(uint64_t ms)
 
 static int broken(struct redis_sync *sync, bool was_sent, struct error *err)
 {
-    error_set(err, MR_E_STORE, was_sent ? "the connection to Redis broke" : "Redis is away");
+    mem_auto char *address = redis_address(&sync->config);
+    error_set(err, MR_E_STORE,
+              was_sent ? "the connection to Redis at %s broke" : "Redis at %s is away", address);
     error_detail(err, "%s; %s", was_sent ? "sent, outcome unknown" : "not sent",
                  sync->context ? sync->context->errstr : "no connection");
     hang_up(sync);

@@ -16,7 +16,6 @@
 #include "run/runner.h"
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/mem.h"
 #include "base/unit.h"
 #include "loop/watchdog.h"
@@ -228,8 +227,8 @@ static void finish_failed(struct task *task, struct error *why)
     if (stage->on_failure != NULL && is_final(run, stage, why)) {
         task_scrub(task, why);
         note_fault(run, stage->index, why);
-        log_error("stage failed, going on with its on_failure", why, "job", run->job_id, "stage",
-                  stage->name, NULL);
+        mr_log(&task->cx, MR_LOG_WARN, "failed, going on with its on_failure: %s: %s",
+               error_name(why->code), why->message);
         task_commit(task, 3, stage->on_failure, strlen(stage->on_failure));
         return;
     }

@@ -34,7 +34,7 @@ void call_done(struct call *call)
     arena_done(&call->arena);
 }
 
-static void add_key(struct call *call, const char *text)
+void call_key_text(struct call *call, const char *text)
 {
     if (call->key_count == call->key_cap) {
         call->key_cap = call->key_cap ? 2 * call->key_cap : 16;
@@ -47,7 +47,7 @@ static void add_key(struct call *call, const char *text)
 void call_key(struct call *call, const char *kind, const char *name)
 {
     char key[STORE_KEY_BYTES];
-    add_key(call, store_key(call->store, call->partition, kind, name, key));
+    call_key_text(call, store_key(call->store, call->partition, kind, name, key));
 }
 
 void call_queue(struct call *call, const char *queue, enum queue_class class)
@@ -57,7 +57,7 @@ void call_queue(struct call *call, const char *queue, enum queue_class class)
     for (size_t i = 0; i < call->key_count; i++)
         if (strcmp(call->keys[i].data, key) == 0)
             return;
-    add_key(call, key);
+    call_key_text(call, key);
 }
 
 void call_bytes(struct call *call, const char *data, size_t len)

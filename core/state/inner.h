@@ -36,7 +36,9 @@ void call_done(struct call *call);
 #define call_auto __attribute__((cleanup(call_done)))
 /* PREFIX:{P}:KIND or PREFIX:{P}:KIND:NAME. */
 void call_key(struct call *call, const char *kind, const char *name);
-/* The same, unless it is there already. */
+/* A key in full. */
+void call_key_text(struct call *call, const char *key);
+/* PREFIX:{P}:queue:QUEUE:CLASS, unless it is there already. */
 void call_queue(struct call *call, const char *queue, enum queue_class class);
 /* Keys 1 to 6 of every script on a job (job out log due dead dead:info), and argument 1, its id. */
 void call_job(struct call *call, const char *id);

@@ -1,6 +1,6 @@
 /* Every name that Millrace uses in Redis, in one table.
  *
- * All names but the last four begin with `PREFIX:{P}:`, where P is the partition of a job's id, so
+ * Names with {P} begin with `PREFIX:{P}:`, where P is the partition of a job's id, so
  * that a job and what its scripts touch lie in one hash slot. */
 #pragma once
 
@@ -35,7 +35,12 @@
       "that a worker of this name lives, and which instance it is")                                \
     X(VERSION, "version", "string", "none", "start-up", "version of this table")                   \
     X(REVISION, "{rev:SHA}", "string", "none", "start-up", "the source of a revision")             \
-    X(LIMIT, "{limit:NAME}", "hash", "by itself", "workers", "a rate limit shared by all workers") \
+    X(LIMIT, "{limit:NAME}", "hash", "5 min after its use", "workers",                             \
+      "a rate limit shared by all workers: when the next call may begin")                          \
+    X(LIMIT_HELD, "{limit:NAME}:held", "zset", "a minute after the last one's end", "workers",     \
+      "calls in flight under a limit, by the end of their time")                                   \
+    X(LIMIT_LOG, "{limit:NAME}:log", "list", "2 min after its use", "workers",                     \
+      "beginnings of the last calls under a limit with a burst")                                   \
     X(CACHE, "{cache:SHA}", "string", "as asked for", "workers", "a result that is used again")
 
 /* Raised when a key changes its meaning; a store with another version is refused at start. */

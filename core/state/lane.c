@@ -1,4 +1,6 @@
-/* What a worker does with a lane it has claimed: one script each. */
+/* What a worker does with a lane it has claimed: one script each.
+ *
+ * Over 500 lines: one short function for each script, side by side. */
 #include "state/lane.h"
 #include "base/limits.h"
 #include "state/inner.h"

@@ -103,7 +103,7 @@ int watch_open(struct store *store, struct redis_sub *sub, const char *id, uint6
     snprintf(watch->id, sizeof(watch->id), "%s", id);
     watch->position = watch->seen = after;
     watch->end = &watch->first;
-    watch->must_read = true;
+    watch->must_read = watch->is_patient = true;
     watch->listener.fn = on_message;
     watch->listener.data = watch;
     store_key(store, store_partition(store, id), "watch", id, channel);

@@ -25,7 +25,7 @@ MR_SUSPENDS int watch_open(struct store *store, struct redis_sub *sub, const cha
 MR_SUSPENDS int watch_next(struct watch *watch, uint64_t timeout_ms, struct job_event *ret_event,
                            struct error *err);
 /* For a pipeline that may be reprocessed by itself: whether a failed end is final is decided by
- * `next_retry_at` in the data of job.failed; false (default): each job.failed ends the watch. */
+ * `next_retry_at` in the data of job.failed (default); false: each job.failed ends the watch. */
 void watch_set_patient(struct watch *watch, bool is_patient);
 /* The number of the last event given. */
 uint64_t watch_position(const struct watch *watch);

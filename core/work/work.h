@@ -96,6 +96,8 @@ void work_lane_stop(struct work_lane *lane);
 
 /* work_ops.c: the runner's callbacks against Redis. */
 extern const struct runner_ops work_ops;
+/* A stage's name in Redis: a follow-up is `$after` there, whatever its name in the pipeline. */
+const char *work_stage_name(const struct run *run, const struct stage *stage);
 /* Commits `$end` with the job's result, or fails it when the result cannot be made. */
 MR_SUSPENDS int work_end(struct work_lane *lane, struct run_next *ret_next, struct error *err);
 /* Fills run->open, the document and the states from a reply. Returns true when `$end` is open. */

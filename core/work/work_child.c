@@ -116,8 +116,8 @@ static int work_note(struct work_lane *lane, const struct stage *stage,
                      const struct run_child *child, const char *req, struct error *err)
 {
     enum lane_verdict verdict = LANE_LOST;
-    int rc =
-        lane_note(lane->worker->store, &lane->lane, stage->name, child->id, req, &verdict, err);
+    int rc = lane_note(lane->worker->store, &lane->lane, work_stage_name(&lane->run, stage),
+                       child->id, req, &verdict, err);
     if (rc != MR_OK)
         return rc;
     if (verdict == LANE_OK)
@@ -153,6 +153,10 @@ static int work_read_child(struct work_lane *lane, const struct run_child *child
         rc = error_set(err, MR_E_CALL_FAILED, "pipeline %s (job %s) %s: %s", child->pipeline,
                        child->id, view->status,
                        error ? json_text_or(error, "message", "no message") : "no message");
+        /* This run of the parent does not run it again (docs/protocol.md): a retry would be idle.
+         */
+        if (err && error && strcmp(json_text_or(error, "class", "retry"), "retry") != 0)
+            err->class = MR_CLASS_PERMANENT;
     }
     job_view_free(view);
     return rc;

@@ -20,8 +20,7 @@ static const struct stage *work_follow_up(const struct work_lane *lane)
                                                         : NULL;
 }
 
-/* A follow-up is the stage `$after` in Redis, whatever its name in the pipeline. */
-static const char *work_stage_name(const struct run *run, const struct stage *stage)
+const char *work_stage_name(const struct run *run, const struct stage *stage)
 {
     return stage->index < run->pipeline->stage_count ? stage->name : "$after";
 }
@@ -244,9 +243,10 @@ static const char *work_step_get(struct run *run, struct stage *stage, const cha
                                  size_t *ret_len)
 {
     struct work_lane *lane = run->data;
-    size_t prefix = strlen(stage->name);
+    const char *own = work_stage_name(run, stage);
+    size_t prefix = strlen(own);
     for (struct work_step *step = lane->steps; step; step = step->next) {
-        if (strncmp(step->name, stage->name, prefix) == 0 && step->name[prefix] == '#' &&
+        if (strncmp(step->name, own, prefix) == 0 && step->name[prefix] == '#' &&
             strcmp(step->name + prefix + 1, name) == 0) {
             *ret_len = step->len;
             return step->text;
@@ -260,8 +260,8 @@ static int work_step_put(struct run *run, struct stage *stage, const char *name,
 {
     struct work_lane *lane = run->data;
     enum lane_verdict verdict = LANE_LOST;
-    int rc =
-        lane_step(lane->worker->store, &lane->lane, stage->name, name, text, len, &verdict, err);
+    int rc = lane_step(lane->worker->store, &lane->lane, work_stage_name(run, stage), name, text,
+                       len, &verdict, err);
     if (rc != MR_OK)
         return rc;
     if (verdict == LANE_LOST) {
@@ -270,7 +270,7 @@ static int work_step_put(struct run *run, struct stage *stage, const char *name,
     }
     struct work_step *step = mem_zalloc(sizeof *step);
     *step = (struct work_step){.next = lane->steps,
-                               .name = mem_format("%s#%s", stage->name, name),
+                               .name = mem_format("%s#%s", work_stage_name(run, stage), name),
                                .text = mem_ndup(text, len),
                                .len = len};
     lane->steps = step;

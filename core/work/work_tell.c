@@ -1,7 +1,6 @@
 /* Progress and events of running tasks on their way to Redis: events in order, progress merged to
  * one a second and lane. A fiber of the lane sends while there is anything; the plugin's calls only
- * append. What has not gone out when the lane ends is sent then, or dropped with a lane that is
- * lost. */
+ * append. What has not gone out when the lane ends is dropped: its end says more. */
 #include "work/work.h"
 
 #include "base/clock.h"
@@ -81,12 +80,11 @@ static void tell_send(struct work_tell *tell)
     enum lane_verdict verdict = LANE_OK;
     if (!tell->lane->is_lost && (count || progress != UINT32_MAX) &&
         lane_tell(tell->lane->worker->store, &tell->lane->lane, events, count, progress, &verdict,
-                  NULL) == MR_OK) {
-        if (verdict == LANE_LOST)
-            work_lane_lose(tell->lane);
-        else if (verdict == LANE_STOP)
-            work_lane_stop(tell->lane);
-    }
+                  NULL) == MR_OK &&
+        verdict == LANE_STOP)
+        work_lane_stop(tell->lane);
+    /* LANE_LOST says nothing here: a commit may have closed the lane meanwhile, and its reply says
+     * so. */
     while (list != rest) {
         struct work_told *next = list->next;
         list->next = NULL;
@@ -98,7 +96,7 @@ static void tell_send(struct work_tell *tell)
 static void tell_fiber(void *arg)
 {
     struct work_tell *tell = arg;
-    while (tell->first || tell->progress != UINT32_MAX) {
+    while (scope_error(&tell->scope) == MR_OK && (tell->first || tell->progress != UINT32_MAX)) {
         uint64_t now = clock_now_ms();
         bool only_progress = !tell->first || (strcmp(tell->first->kind, "stage.progress") == 0 &&
                                               !tell->first->next);
@@ -106,8 +104,6 @@ static void tell_fiber(void *arg)
             wait_sleep(&tell->lane->worker->loop, TELL_EVERY_MS - (now - tell->sent_ms)) != MR_OK)
             break;
         tell_send(tell);
-        if (scope_error(&tell->scope) != MR_OK)
-            break;
     }
     tell->sending = false;
 }

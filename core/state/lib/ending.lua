@@ -35,6 +35,7 @@ local function ending_write(e, at, n, error, set, gone)
                 set[#set + 1] = 'next'
                 set[#set + 1] = due
                 when = at .. ',' .. due
+                e.after = nil -- not the end yet
             end
         end
     elseif e.info then
