@@ -136,6 +136,9 @@ bool config_describe_keys(struct buf *buf);
 
 /* For struct runner: find_endpoint with a struct config * as its argument. */
 const struct endpoint *config_find_endpoint(void *config, const char *name);
+/* For struct worker_setup: find_limit with a struct config * as its argument. */
+struct limit_rule;
+bool config_find_limit(void *config, const char *name, struct limit_rule *ret_rule);
 /* For struct pipeline_setup: has_endpoint with a struct config * as its argument. */
 bool config_has_endpoint(void *config, const char *name);
 /* Path of a pipeline's file NAME.json in the configured folders, malloc'ed; NULL when there is

@@ -1,5 +1,6 @@
 /* Looking things up in the configuration: small tables, searched from the front. */
 #include "app/config.h"
+#include "state/limit.h"
 
 #include <string.h>
 
@@ -15,6 +16,19 @@ const struct endpoint *config_find_endpoint(void *config, const char *name)
 {
     const struct config_endpoint *found = config_endpoint(config, name);
     return found != NULL ? &found->endpoint : NULL;
+}
+
+bool config_find_limit(void *config, const char *name, struct limit_rule *ret_rule)
+{
+    const struct config_endpoint *found = config_endpoint(config, name);
+    if (found == NULL || (found->rpm == 0 && found->tpm == 0 && found->max_in_flight == 0))
+        return false;
+    *ret_rule = (struct limit_rule){.name = found->endpoint.name,
+                                    .rpm = (uint32_t)found->rpm,
+                                    .tpm = (uint32_t)found->tpm,
+                                    .max_in_flight = (uint32_t)found->max_in_flight,
+                                    .burst = (uint32_t)found->burst};
+    return true;
 }
 
 bool config_has_endpoint(void *config, const char *name)

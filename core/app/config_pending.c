@@ -12,19 +12,10 @@ static void pending_endpoints(const struct config *config, struct report *report
 {
     for (size_t i = 0; i < config->endpoint_count; i++) {
         const struct config_endpoint *endpoint = &config->endpoints[i];
-        const char *name = endpoint->endpoint.name;
-        const char *key = endpoint->rpm             ? "rpm"
-                          : endpoint->tpm           ? "tpm"
-                          : endpoint->max_in_flight ? "max_in_flight"
-                          : endpoint->price_count   ? "prices"
-                                                    : NULL;
-        if (!key)
+        if (!endpoint->price_count)
             continue;
-        mem_auto char *pointer = mem_format("/endpoints/%s/%s", name, key);
-        error_hint(report_warn(report, config->file, pointer, PENDING),
-                   "requests to \"%s\" are not limited or priced yet; a stage's `concurrency` "
-                   "holds per process",
-                   name);
+        mem_auto char *pointer = mem_format("/endpoints/%s/prices", endpoint->endpoint.name);
+        report_warn(report, config->file, pointer, PENDING);
     }
 }
 

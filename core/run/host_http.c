@@ -153,7 +153,7 @@ static int fetch(struct exchange *exchange, struct mr_http_reply *reply, struct 
     exchange->request.timeout_ms = time_limit(exchange);
     rc = http_fetch(runner->http, &exchange->request, kept, err);
     if (exchange->endpoint != NULL && runner->http_end != NULL && task->run != NULL)
-        runner->http_end(runner->arg, ticket, rc == MR_OK ? kept : NULL);
+        runner->http_end(runner->arg, task->run, ticket, rc == MR_OK ? kept : NULL);
     if (rc == MR_OK)
         reply_keep(task, kept, reply);
     else

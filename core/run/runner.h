@@ -89,7 +89,8 @@ struct runner {
      * what http_begin left in `*ret_ticket` (`reply` NULL: there was none). */
     MR_SUSPENDS int (*http_begin)(void *arg, struct run *run, const struct endpoint *endpoint,
                                   size_t body_len, void **ret_ticket, struct error *err);
-    void (*http_end)(void *arg, void *ticket, const struct http_reply *reply);
+    MR_SUSPENDS void (*http_end)(void *arg, struct run *run, void *ticket,
+                                 const struct http_reply *reply);
     const char *id_namespace;    /* of declared names; NULL: NAMESPACE_DNS */
     bool stopping;               /* tasks that start now get MR_E_STOPPING */
     struct runner_private *priv; /* batches, instances */

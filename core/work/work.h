@@ -118,6 +118,12 @@ void work_emit(struct run *run, struct stage *stage, const char *kind, const cha
                size_t len);
 MR_SUSPENDS void work_tell_end(struct work_lane *lane);
 
+/* work_limit.c: the runner's hooks around a request to an endpoint. */
+MR_SUSPENDS int work_http_begin(void *arg, struct run *run, const struct endpoint *endpoint,
+                                size_t body_len, void **ret_ticket, struct error *err);
+MR_SUSPENDS void work_http_end(void *arg, struct run *run, void *ticket,
+                               const struct http_reply *reply);
+
 /* revision.c */
 struct revision_table *revision_table_new(void);
 void revision_table_free(struct revision_table *table);

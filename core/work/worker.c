@@ -285,6 +285,8 @@ static int worker_open(struct worker *worker, struct error *err)
     runner_init(&worker->runner, &worker->loop, worker->http);
     worker->runner.find_endpoint = setup->find_endpoint;
     worker->runner.arg = setup->arg;
+    worker->runner.http_begin = work_http_begin;
+    worker->runner.http_end = work_http_end;
     worker->runner.id_namespace = setup->id_namespace;
     worker->plugins = plugin_registry_new(setup->plugin_folders);
     worker->revisions = revision_table_new();

@@ -5,6 +5,7 @@
  *   claim.c       reads queues in order of class, begins lanes, takes over what others lost
  *   work_lane.c   one lane: begin, runner, end; the runner's callbacks against Redis
  *   work_child.c  calls and dispatches
+ *   work_limit.c  limits of endpoints
  *   revision.c    pipelines by revision, local or from Redis
  *   keeper.c      the thread that renews leases and watches the loop
  *   mover.c       wakes what is due
@@ -14,6 +15,7 @@
 #pragma once
 
 #include "run/runner.h"
+#include "state/limit.h"
 #include "state/store.h"
 #include "work/page.h"
 
@@ -42,6 +44,8 @@ struct worker_setup {
     const char *const *address_allow;
     bool (*has_endpoint)(void *arg, const char *name);
     const struct endpoint *(*find_endpoint)(void *arg, const char *name);
+    /* Limits of an endpoint that hold over all workers; false: it has none. May be NULL. */
+    bool (*find_limit)(void *arg, const char *endpoint, struct limit_rule *ret_rule);
     void *arg;
 };
 /* Runs until TERM (drain), INT (at once) or the master's end. The process's exit status: 0 after a

@@ -155,6 +155,7 @@ static int daemon_worker(struct daemon *self, const struct bundle *bundle, struc
                                        .address_allow = config->limits.address_allow,
                                        .has_endpoint = config_has_endpoint,
                                        .find_endpoint = config_find_endpoint,
+                                       .find_limit = config_find_limit,
                                        .arg = config};
     int code = worker_run(&setup);
     redis_config_done(&redis);

@@ -1,9 +1,11 @@
 /* `millrace` as people run it: exit codes, what goes to stdout and what to stderr. Each case runs
  * the whole program in a process of its own. */
 #include "app/cli.h"
+#include "app/cli_guard.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -198,6 +200,38 @@ static void test_id(void **state)
     assert_int_equal(millrace("id", "x", "--name", "y", NULL), CLI_USAGE);
 }
 
+static int dies(void *arg, char *note)
+{
+    snprintf(note, CLI_NOTE_BYTES, "loading plugin \"%s\"", (const char *)arg);
+    raise(SIGKILL);
+    return 0;
+}
+
+static int ends(void *arg, char *note)
+{
+    (void)note;
+    return *(int *)arg;
+}
+
+static void test_guard(void **state)
+{
+    (void)state;
+    int code = 7;
+    assert_int_equal(cli_guarded(ends, &code), 7);
+    assert_int_equal(cli_guarded(dies, "x"), CLI_FAILED);
+}
+
+static void test_show(void **state)
+{
+    (void)state;
+    assert_int_equal(millrace("check", "--show", NULL), CLI_DONE);
+    json_hold json_t *all = json_loads(out, 0, NULL);
+    assert_string_equal(json_string_value(json_object_get(all, "lease")), "15s");
+    assert_int_equal(millrace("check", "--keys", NULL), CLI_DONE);
+    assert_non_null(strstr(out, "body_max"));
+    assert_int_equal(millrace("check", "--keys", "x.json", NULL), CLI_USAGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +240,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_run, setup, teardown),
         cmocka_unit_test_setup_teardown(test_plugins, setup, teardown),
         cmocka_unit_test_setup_teardown(test_id, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_show, setup, teardown),
+        cmocka_unit_test(test_guard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -450,8 +450,9 @@ static int http_begin(void *arg, struct run *run, const struct endpoint *asked, 
     return err->code;
 }
 
-static void http_end(void *arg, void *ticket, const struct http_reply *reply)
+static void http_end(void *arg, struct run *run, void *ticket, const struct http_reply *reply)
 {
+    (void)run;
     struct limits *limits = arg;
     assert_ptr_equal(ticket, &limits->ended);
     assert_non_null(reply);

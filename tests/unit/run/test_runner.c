@@ -69,7 +69,9 @@ static void test_on_failure(void **state)
               ",\"on_failure\":{\"x\":0},\"options\":{\"output\":\"{{ .input.no.way }}!\"}") "," //
         STAGE("b",
               ",\"options\":{\"output\":\"{{ .stages.a.status }} {{ .stages.a.error.code }}\"}"),
-        "{}", "commit a={\"x\":0}; commit b=\"failed schema\"; ");
+        "{}",
+        "log a 2 failed, going on with its on_failure: schema: expression \".input.no.way\" gives "
+        "null, but text stands around it; commit a={\"x\":0}; commit b=\"failed schema\"; ");
 }
 
 /* Failures of a stage of the test's own. */
@@ -168,7 +170,9 @@ static void test_attempts_and_on_failure(void **state)
     struct lane lane;
     code_to_return = MR_E_CONNECT;
     one(&rig, &lane, ",\"retry\":{\"attempts\":3},\"on_failure\":0", run_code, 9);
-    assert_string_equal(lane.log, "fail a connect/retry; fail a connect/retry; commit a=0; ");
+    assert_string_equal(
+        lane.log, "fail a connect/retry; fail a connect/retry; log a 2 failed, going on with its "
+                  "on_failure: connect: plugin \"echo\": no connection; commit a=0; ");
     assert_int_equal(lane.run.status[0], 3);
     assert_int_equal(lane.run.attempts[0], 2);
     one_done(&rig, &lane);
@@ -517,6 +521,70 @@ static void test_opening_is_ended_by_settle(void **state)
     rig_close(&rig);
 }
 
+/* A task that waits in a call gives its place to others. */
+
+static unsigned now_calling, most_calling;
+
+static int call_slowly(struct run *run, struct stage *stage, const struct run_child *child,
+                       char **ret_text, size_t *ret_len, struct error *err)
+{
+    (void)stage, (void)child, (void)err;
+    struct lane *lane = run->data;
+    now_calling++;
+    most_calling = now_calling > most_calling ? now_calling : most_calling;
+    int rc = wait_sleep(&lane->rig->loop, 5);
+    now_calling--;
+    *ret_text = mem_dup("1");
+    *ret_len = 1;
+    return rc;
+}
+
+static int run_caller(mr_context *cx, const void *settings)
+{
+    (void)settings;
+    struct mr_child child = {.size = sizeof(child), .pipeline = "p", .target = "t"};
+    json_t *input = json_object(), *result = NULL;
+    child.input = input;
+    int rc = mr_call(cx, &child, &result);
+    json_decref(input);
+    return rc == MR_OK ? mr_output(cx, result) : rc;
+}
+
+static void many_callers(void *arg)
+{
+    static struct runner_ops ops;
+    struct crowd *crowd = arg;
+    struct group group;
+    ops = lane_ops;
+    ops.call = call_slowly;
+    group_init(&group, &crowd->rig->loop);
+    for (size_t i = 0; i < 20; i++) {
+        lane_init(&crowd->lanes[i], crowd->rig, crowd->pipeline, "1");
+        crowd->lanes[i].run.ops = &ops;
+        assert_int_equal(group_spawn(&group, NULL, lane_main, &crowd->lanes[i]), MR_OK);
+    }
+    group_wait(&group);
+}
+
+static void test_calls_give_their_place(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct crowd crowd = {.rig = &rig};
+    now_calling = most_calling = 0;
+    rig_open(&rig);
+    crowd.pipeline = rig_must(&rig, "test", "{\"stages\":[" STAGE("a", ",\"concurrency\":1") "]}");
+    rig_fake(crowd.pipeline, "a", run_caller);
+    rig_run(&rig, many_callers, &crowd);
+    assert_int_equal(most_calling, 20);
+    for (size_t i = 0; i < 20; i++) {
+        assert_string_equal(crowd.lanes[i].log, "commit a=1; ");
+        lane_done(&crowd.lanes[i]);
+    }
+    pipeline_unref(crowd.pipeline);
+    rig_close(&rig);
+}
+
 /* Every suspension of a pipeline ended in turn: nothing leaks, nothing hangs, and the lane ends. */
 static int run_all_calls(mr_context *cx, const void *settings)
 {
@@ -596,6 +664,7 @@ int main(void)
         cmocka_unit_test(test_opens_once),
         cmocka_unit_test(test_open_fails_first),
         cmocka_unit_test(test_opening_is_ended_by_settle),
+        cmocka_unit_test(test_calls_give_their_place),
         cmocka_unit_test(test_torture),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
