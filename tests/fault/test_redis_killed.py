@@ -8,7 +8,7 @@ import samples
 
 def test_redis_killed_and_back(new_rig):
     """The model's answers come while Redis is away: they are committed when it is back, and nothing is asked again.
-    Fails with: core/state/store.c, store_open: `store->patience_ms = 50;`"""
+    Fails with: core/state/store.c, store_open: `store->patience_ms = 5;`"""
     r = new_rig(workers=2, pipelines={"books": ledger.BOOKS}, appendonly="always", config={"lease": "5s"})
     ledger.prepare(r)
     r.sim.rule({"hold": True}, {"contains": "second of"}, times=30)

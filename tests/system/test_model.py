@@ -96,7 +96,11 @@ def test_reset_and_truncated_are_tried_again(rig, sim):
         say = "cut " + str(rule)
         sim.rule(rule, {"contains": say}, times=1)
         job = rig.run("ask", {"say": say})
-        assert job["status"] == "completed" and job["stages"]["ask"]["attempts"] == 2, (rule, job)
+        assert job["status"] == "completed", (rule, job)
+        # A reset on a kept connection before the first byte is repeated by curl itself, on a new connection: no attempt is used.
+        attempts = (1, 2) if rule == {"reset": True} else (2,)
+        assert job["stages"]["ask"]["attempts"] in attempts, (rule, job)
+        assert len([each for each in sim.journal() if say in each["text"]]) == 2, rule
 
 
 def test_silence_ends_with_the_stages_timeout(rig, sim):
