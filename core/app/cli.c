@@ -216,7 +216,9 @@ json_t *cli_input(const char *given, struct error *err)
     while ((got = fread(block, 1, sizeof(block), file)) > 0 && buf_add(&buf, block, got))
         ;
     json_t *value = NULL;
-    if (buf.failed)
+    if (ferror(file))
+        error_set(err, MR_E_SCHEMA, "cannot be read: %s", strerror(errno));
+    else if (buf.failed)
         error_set(err, MR_E_SCHEMA, "has more than %u bytes", INPUT_BYTES);
     else
         value = json_read(buf_text(&buf), buf.len, 0, err);
@@ -272,7 +274,7 @@ char *cli_pipeline_path(const struct config *config, const char *name, struct er
 
 static const struct cli_verb *find_verb(const char *name)
 {
-    for (size_t i = 0; i < VERB_COUNT; i++)
+    for (size_t i = 0; name != NULL && i < VERB_COUNT; i++)
         if (strcmp(verbs[i]->name, name) == 0)
             return verbs[i];
     return NULL;
@@ -323,7 +325,7 @@ static int take_common(struct cli *cli, int argc, char **argv, bool *ret_help)
     return kept;
 }
 
-int cli_main(int argc, char **argv)
+static int dispatch(int argc, char **argv)
 {
     struct cli cli = {0};
     bool help = false;
@@ -363,8 +365,17 @@ int cli_main(int argc, char **argv)
     }
     int rc = cli.verb->run(&cli, argc - 1, argv + 1);
     config_free(cli.config);
-    if (fflush(stdout) != 0 && rc == CLI_DONE) {
-        fprintf(stderr, "millrace: writing to stdout failed: %s\n", strerror(errno));
+    return rc;
+}
+
+int cli_main(int argc, char **argv)
+{
+    int rc = dispatch(argc, argv);
+    errno = 0;
+    bool is_written = fflush(stdout) == 0 && !ferror(stdout); /* a verb may have flushed before */
+    if (!is_written && rc == CLI_DONE) {
+        fprintf(stderr, "millrace: writing to stdout failed%s%s\n", errno != 0 ? ": " : "",
+                errno != 0 ? strerror(errno) : "");
         rc = CLI_FAILED;
     }
     return rc;

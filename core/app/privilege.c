@@ -18,8 +18,12 @@ int privilege_drop(const char *user, const char *group, const char *socket_path,
         return error_set(err, MR_E_SCHEMA, "there is no user \"%s\"", user);
     if (group && !which)
         return error_set(err, MR_E_SCHEMA, "there is no group \"%s\"", group);
-    gid_t gid = which ? which->gr_gid : who->pw_gid;
-    uid_t uid = who ? who->pw_uid : geteuid();
+    gid_t gid = which ? which->gr_gid : getegid();
+    uid_t uid = geteuid();
+    if (who) {
+        uid = who->pw_uid;
+        gid = which ? which->gr_gid : who->pw_gid;
+    }
     if (socket_path && chown(socket_path, uid, gid) != 0)
         return error_set(err, MR_E_INTERNAL, "cannot give %s to its user: %s", socket_path,
                          strerror(errno));

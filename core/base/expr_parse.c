@@ -83,7 +83,7 @@ static void parse_product(struct parser *p, enum scope scope)
 static void parse_sum(struct parser *p, enum scope scope)
 {
     parser_copy_to(p, p->scan.token.at);
-    size_t left = p->out.len, right = left;
+    size_t left = p->out.len, right;
     bool minus = false;
     for (;;) {
         parser_copy_to(p, p->scan.token.at);

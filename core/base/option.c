@@ -1,16 +1,16 @@
 /* Option rows and a JSON object to a settings struct.
  *
  * One pass over the object's keys finds the unknown ones, one pass over the rows reads each option
- * and then what belongs to its type (option_value.c). Nothing stops at the first error: a value that
- * is wrong is reported and its field left zero. A default goes through the same code as a value of
- * the file; if it is refused, the plugin has a bug, and the report says so. Rows are copied out one
- * by one, since those of an older plugin may be shorter than ours (option_row).
+ * and then what belongs to its type (option_value.c). Nothing stops at the first error: a value
+ * that is wrong is reported and its field left zero. A default goes through the same code as a
+ * value of the file; if it is refused, the plugin has a bug, and the report says so. Rows are
+ * copied out one by one, since those of an older plugin may be shorter than ours (option_row).
  *
  * Who owns what: strings, paths and list items lie in the caller's arena; expressions and templates
  * belong to the source's expr_set; a JSON value is referenced, and option_release drops that.
  *
- * What this file does not do: reading files named in options (the pipeline reader puts their text in
- * place before), and describing rows (option_describe.c). */
+ * What this file does not do: reading files named in options (the pipeline reader puts their text
+ * in place before), and describing rows (option_describe.c). */
 #include "base/option_parts.h"
 #include <inttypes.h>
 #include <stdio.h>

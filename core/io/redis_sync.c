@@ -102,7 +102,7 @@ static int greet(struct redis_sync *sync, uint64_t due_ms, struct error *err)
     for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
         if (steps[i].argc == 0)
             continue;
-        struct reply reply;
+        struct reply reply = {0};
         int rc = exchange(sync, steps[i].argc, steps[i].argv, due_ms, &reply, err);
         if (rc != MR_OK)
             return rc;

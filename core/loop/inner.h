@@ -62,7 +62,7 @@ struct strand *strand_self(void);
 /* Has the strand resumed in the next drain; nothing happens when it is already listed. */
 void strand_ready(struct strand *strand);
 /* Prints and aborts: a use of this layer that cannot be right. */
-_Noreturn void loop_misuse(const char *what);
+__attribute__((noreturn)) void loop_misuse(const char *what);
 
 void timer_start_at(struct timer *timer, struct loop *loop, uint64_t due_ms,
                     void (*fn)(struct timer *timer));

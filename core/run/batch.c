@@ -47,7 +47,8 @@ static void call_main(void *arg)
 
 static void item_unlink(struct batch *batch, struct batch_item *item)
 {
-    *item->link = item->next;
+    *item->link =
+        item->next; /* NOLINT(clang-analyzer-core.NullDereference): items in a list have one */
     if (item->next != NULL)
         item->next->link = item->link;
     else

@@ -78,7 +78,7 @@ static int take_child(struct local_job *parent, const struct run_child *child, b
 
 static int wait_child(struct local_job *job, uint64_t timeout_ms, struct error *err)
 {
-    if (job->ended)
+    if (job->ended) /* NOLINT(clang-analyzer-core.NullDereference): found or started before */
         return MR_OK;
     struct local_waiter waiter = {.next = job->waiters};
     wait_init(&waiter.wait, job->session->setup->runner->loop);

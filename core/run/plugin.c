@@ -180,6 +180,8 @@ static int check_rows(const struct option_rows *rows, uint32_t settings_size, un
 {
     if (rows->count > PLUGIN_OPTIONS_MAX || depth > 4)
         return error_set(err, MR_E_PLUGIN, "too many options");
+    if (rows->rows == NULL && rows->count > 0)
+        return error_set(err, MR_E_PLUGIN, "options are counted, but there are no rows");
     for (uint32_t i = 0; i < rows->count; i++) {
         const struct mr_option *row =
             (const void *)((const char *)rows->rows + (size_t)i * rows->row_size);
