@@ -70,6 +70,10 @@ void front_fail(struct exchange *exchange, struct response *response, const stru
     if (response->status == 500) {
         log_error("a request failed", err, "request", exchange->request.id, "target",
                   exchange->request.target, NULL);
+    } else if (err->code == MR_E_STORE) {
+        /* The answer says only that Redis is away; why it refused is for the operator. */
+        log_event(LOG_WARN, "a request met Redis's refusal", "request", exchange->request.id,
+                  "error", err->message, NULL);
     }
 }
 

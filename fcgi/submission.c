@@ -125,7 +125,11 @@ static void read_options(const json_t *body, struct submission *ret, struct repo
         read_run_at(run_at, &ret->delay_ms, report);
     }
     if ((value = json_object_get(body, "deadline")) != NULL) {
+        size_t before = report_errors(report);
         read_duration(value, "/deadline", &ret->ttl_ms, report);
+        if (ret->ttl_ms == 0 && report_errors(report) == before) {
+            report_add(report, NULL, "/deadline", "must be longer than nothing");
+        }
     }
     if ((value = json_object_get(body, "fresh")) != NULL) {
         if (!json_is_boolean(value)) {

@@ -1,5 +1,7 @@
 /* See cli.h. */
 #include "app/cli.h"
+#include "app/stdio.h"
+#include "base/limits.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -230,6 +232,17 @@ json_t *cli_input(const char *given, struct error *err)
     return value;
 }
 
+bool cli_key(struct cli *cli, const char *key)
+{
+    size_t len = key != NULL ? strlen(key) : 1;
+    bool good = len >= 1 && len <= LIMIT_IDEMPOTENCY_KEY;
+    for (const char *at = key; good && at != NULL && *at != '\0'; at++)
+        good = *at >= 0x20 && *at <= 0x7e;
+    if (!good)
+        cli_usage(cli, "--key takes 1 to %u printable characters of ASCII", LIMIT_IDEMPOTENCY_KEY);
+    return good;
+}
+
 static void hint_pipelines(const struct config *config, const char *name, struct error *err)
 {
     char **names = config_pipeline_names(config);
@@ -371,12 +384,5 @@ static int dispatch(int argc, char **argv)
 int cli_main(int argc, char **argv)
 {
     int rc = dispatch(argc, argv);
-    errno = 0;
-    bool is_written = fflush(stdout) == 0 && !ferror(stdout); /* a verb may have flushed before */
-    if (!is_written && rc == CLI_DONE) {
-        fprintf(stderr, "millrace: writing to stdout failed%s%s\n", errno != 0 ? ": " : "",
-                errno != 0 ? strerror(errno) : "");
-        rc = CLI_FAILED;
-    }
-    return rc;
+    return stdio_flush() || rc != CLI_DONE ? rc : CLI_FAILED;
 }

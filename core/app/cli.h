@@ -52,6 +52,9 @@ void cli_print(const json_t *value);
 
 /* The text of an `-i`: JSON, @FILE, or - for stdin. New reference; NULL with the reason. */
 json_t *cli_input(const char *given, struct error *err);
+/* Whether a `--key` may be an Idempotency-Key: 1 to 255 printable characters of ASCII, as over
+ * HTTP; NULL is good too. False after a usage message. */
+bool cli_key(struct cli *cli, const char *key);
 /* A pipeline that is named by file (it has a slash or ends in .json) or by name: its path,
  * malloc'ed; NULL with the reason in `err`. Without a configured folder that has it, its hint lists
  * the names. */

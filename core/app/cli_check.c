@@ -1,8 +1,8 @@
 /* `millrace check`: the configuration and pipelines, every problem at once.
  *
  * Without a file: the configuration and all pipelines of its folders. With files: a file that has
- * `stages` is a pipeline and is checked with the configuration that counts; any other is a
- * configuration, checked with its pipelines. Plugins are loaded in a child process. */
+ * `stages`, or another member that only pipelines have, is a pipeline and is checked with the
+ * configuration that counts; any other is a configuration, checked with its pipelines. Plugins are loaded in a child process. */
 #include "app/check.h"
 #include "app/cli.h"
 #include "app/cli_guard.h"
@@ -98,6 +98,10 @@ static void check_config(struct checking *checking, const char *file)
     if (count == 0)
         report_warn(report, file, "/pipelines", "there is no pipeline in %s",
                     config->pipelines[0] != NULL ? config->pipelines[0] : "any folder");
+    mem_auto char *tasks = config_pipeline_file(config, config->tasks_pipeline);
+    if (tasks == NULL && strcmp(config->tasks_pipeline, "prompt") != 0)
+        report_warn(report, file, "/tasks/pipeline", "there is no pipeline \"%s\"",
+                    config->tasks_pipeline);
     check_sources(checking, config, sources, read);
     for (size_t i = 0; i < read; i++)
         pipeline_source_free(sources[i]);
@@ -109,7 +113,8 @@ static void check_config(struct checking *checking, const char *file)
 static bool is_pipeline(const char *file)
 {
     json_hold json_t *root = json_load_file(file, JSON_REJECT_DUPLICATES, NULL);
-    return json_object_get(root, "stages") != NULL;
+    return json_object_get(root, "stages") != NULL || json_object_get(root, "name") != NULL ||
+           json_object_get(root, "input") != NULL || json_object_get(root, "result") != NULL;
 }
 
 static void check_files(struct checking *checking)

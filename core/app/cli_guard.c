@@ -1,5 +1,6 @@
 /* See cli_guard.h. */
 #include "app/cli_guard.h"
+#include "app/stdio.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -29,8 +30,7 @@ int cli_guarded(int (*fn)(void *arg, char *note), void *arg)
     if (pid == 0) {
         alarm(GUARD_SECONDS);
         int rc = fn(arg, note);
-        fflush(NULL);
-        _exit(rc);
+        _exit(stdio_flush() || rc != 0 ? rc : 1);
     }
     int status = 0, rc = 1;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)

@@ -33,7 +33,7 @@ static int run(struct cli *cli, int argc, char **argv)
     const struct cli_option options[] = {
         {"input", 'i', &input, NULL}, {"key", 'k', &key, NULL}, {"name", 'n', &name, NULL}, {0}};
     int count = cli_options(cli, argc, argv, options, 0, 1);
-    if (count < 0)
+    if (count < 0 || !cli_key(cli, key))
         return CLI_USAGE;
     char id[ID_BYTES];
     if (name != NULL) {

@@ -332,7 +332,7 @@ static int jobs_submit(struct cli *cli, int argc, char **argv)
                                          {"fresh", 0, NULL, &args.fresh},
                                          {"wait", 'w', NULL, &args.wait},
                                          {NULL, 0, NULL, NULL}};
-    if (cli_options(cli, argc, argv, options, 1, 1) < 0)
+    if (cli_options(cli, argc, argv, options, 1, 1) < 0 || !cli_key(cli, args.key))
         return CLI_USAGE;
     if (args.priority) {
         enum queue_class class = queue_class_find(args.priority);

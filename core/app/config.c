@@ -8,6 +8,7 @@
 
 #include "base/id.h"
 #include "base/unit.h"
+#include "io/guard.h"
 #include "io/redis.h"
 #include "state/store.h"
 #include <errno.h>
@@ -135,6 +136,9 @@ static void read_redis(struct load *load, const json_t *value)
     struct redis_config parsed = {0};
     struct error why = {0};
     config_read_section(load, &config_redis_rows, value, "/redis", redis, sizeof(*redis));
+    if (redis->prefix != NULL && !store_prefix_is_valid(redis->prefix))
+        error_hint(config_fault(load, "/redis/prefix", "\"%.80s\" is not possible", redis->prefix),
+                   "1 to 64 of A-Z a-z 0-9 _ . -");
     if (redis->url == NULL)
         return;
     if (redis_config_parse(redis->url, &parsed, &why) == MR_OK)
@@ -314,6 +318,15 @@ static void read_limits(struct load *load, const json_t *value)
     config_read_section(load, &config_limits_rows, rest != NULL ? rest : value, "/limits", limits,
                         sizeof(*limits));
     limits->address_allow = config_words(load, allow, "/limits/address_allow", NULL);
+    for (size_t i = 0; limits->address_allow[i] != NULL; i++) {
+        const char *const one[] = {limits->address_allow[i], NULL};
+        mem_auto char *pointer = mem_format("/limits/address_allow/%zu", i);
+        struct guard guard = {0};
+        struct error why = {0};
+        if (guard_init(&guard, one, &why) != MR_OK)
+            error_hint(config_fault(load, pointer, "%s", why.message), "%s", why.hint);
+        guard_done(&guard);
+    }
 }
 
 static void read_log(struct load *load, const json_t *value)

@@ -5,15 +5,14 @@
  * once: what a variable holds is not looked into again. No message shows a value. */
 #include "app/config_file.h"
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define INCLUDE_DEPTH 8u
@@ -33,43 +32,6 @@ struct file {
     const char *path, *dir;
     struct buf pointer;
 };
-
-static char *read_text(const char *path, size_t max_bytes, size_t *ret_len, struct error *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        error_set(err, MR_E_SCHEMA, "cannot be opened: %s", strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return NULL;
-    }
-    if (S_ISDIR(st.st_mode)) {
-        error_set(err, MR_E_SCHEMA, "is a folder");
-        close(fd);
-        return NULL;
-    }
-    struct buf buf;
-    buf_init(&buf, max_bytes);
-    buf_add(&buf, "", 0);
-    char block[8192];
-    ssize_t got;
-    while ((got = read(fd, block, sizeof(block))) > 0 || (got < 0 && errno == EINTR))
-        if (got > 0 && !buf_add(&buf, block, (size_t)got))
-            break;
-    close(fd);
-    if (got < 0 || buf.failed) {
-        if (buf.failed)
-            error_set(err, MR_E_SCHEMA, "has more than %zu bytes", max_bytes);
-        else
-            error_set(err, MR_E_SCHEMA, "cannot be read: %s", strerror(errno));
-        buf_done(&buf);
-        return NULL;
-    }
-    *ret_len = buf.len;
-    char *text = buf_take(&buf);
-    return text != NULL ? text : mem_dup("");
-}
 
 static char *resolve(const char *dir, const char *path)
 {
@@ -102,7 +64,7 @@ static bool expand_file(struct file *file, const char *name, struct buf *out)
     mem_auto char *path = resolve(file->dir, name);
     struct error why = {0};
     size_t len = 0;
-    mem_auto char *text = read_text(path, VALUE_BYTES, &len, &why);
+    mem_auto char *text = file_read(path, VALUE_BYTES, &len, &why);
     if (text == NULL) {
         report_add(file->reader->report, file->path, buf_text(&file->pointer), "file %s %s", path,
                    why.message);
@@ -292,7 +254,7 @@ static json_t *read_file(struct reader *reader, const char *path)
 {
     struct error why = {0};
     size_t len = 0;
-    mem_auto char *text = read_text(path, LIMIT_CONFIG_BYTES, &len, &why);
+    mem_auto char *text = file_read(path, LIMIT_CONFIG_BYTES, &len, &why);
     if (text == NULL) {
         report_add(reader->report, path, "", "%s", why.message);
         return NULL;

@@ -5,7 +5,10 @@
  * lib…/millrace/plugins, share/millrace/pipelines). */
 #include "app/config_parts.h"
 
+#include "base/file.h"
+
 #include <dirent.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -115,7 +118,8 @@ char *config_pipeline_file(const struct config *config, const char *name)
         return NULL;
     for (const char *const *folder = config->pipelines; *folder != NULL; folder++) {
         char *path = mem_format("%s/%s.json", *folder, name);
-        if (access(path, F_OK) == 0)
+        /* A link that leads nowhere counts: reading it tells. */
+        if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
             return path;
         free(path);
     }
@@ -131,34 +135,13 @@ static bool is_config(const struct config *config, const char *folder, const cha
            one.st_ino == other.st_ino && one.st_dev == other.st_dev;
 }
 
-static int order(const void *a, const void *b)
+static bool is_pipeline(void *arg, const char *folder, const char *name)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
+    mem_auto char *file = mem_format("%s.json", name);
+    return pipeline_name_is_valid(name) && !is_config(arg, folder, file);
 }
 
 char **config_pipeline_names(const struct config *config)
 {
-    char **names = mem_zalloc(sizeof(char *));
-    size_t count = 0;
-    for (const char *const *folder = config->pipelines; *folder != NULL; folder++) {
-        DIR *dir = opendir(*folder);
-        if (dir == NULL)
-            continue;
-        for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-            if (!has_suffix(entry->d_name, ".json"))
-                continue;
-            mem_auto char *name = mem_ndup(entry->d_name, strlen(entry->d_name) - 5);
-            bool known = !pipeline_name_is_valid(name) || is_config(config, *folder, entry->d_name);
-            for (size_t i = 0; !known && i < count; i++)
-                known = strcmp(names[i], name) == 0;
-            if (known)
-                continue;
-            names = mem_resize(names, count + 2, sizeof(char *));
-            names[count++] = mem_dup(name);
-            names[count] = NULL;
-        }
-        closedir(dir);
-    }
-    qsort(names, count, sizeof(char *), order);
-    return names;
+    return file_names(config->pipelines, ".json", is_pipeline, (void *)config);
 }

@@ -2,6 +2,7 @@
 #include "app/config_rows.h"
 
 #include "app/config.h"
+#include "state/store.h"
 #include <string.h>
 
 #define ROWS(table)                                                                                \
@@ -34,7 +35,7 @@ static const struct mr_option top[] = {
                     "How long a worker's claim holds without renewal."),
     MR_OPT_DURATION(F, stall_ms, "stall", "10s", 1000, 3600000, 0,
                     "A loop that stands still for so long ends its process."),
-    MR_OPT_INT(F, max_crashes, "max_crashes", "3", 0, 1000, 0,
+    MR_OPT_INT(F, max_crashes, "max_crashes", "3", 1, 1000, 0,
                "A job that brings its process down more often is poison."),
     MR_OPT_DURATION(F, drain_ms, "drain", "30s", 0, 86400000, 0,
                     "How long running jobs may take to end at a stop."),
@@ -59,7 +60,7 @@ const struct option_rows config_rows = ROWS(top);
 static const struct mr_option redis[] = {
     MR_OPT_TEXT(F, url, "url", "redis://127.0.0.1:6379/0", MR_SECRET,
                 "redis://[user:password@]host[:port][/db] or unix:/path[?db=N]."),
-    MR_OPT_INT(F, partitions, "partitions", "1", 1, 4096, 0,
+    MR_OPT_INT(F, partitions, "partitions", "1", 1, STORE_PARTITIONS_MAX, 0,
                "Hash tags that jobs are spread over."),
     MR_OPT_TEXT(F, prefix, "prefix", "mr", 0, "What all keys and channels begin with."),
     MR_OPT_TEXT(F, user, "user", NULL, 0, "User, instead of one in the url."),
@@ -115,7 +116,7 @@ static const struct mr_option dead[] = {
     MR_OPT_JSON(F, schedule, "schedule", NULL, 0,
                 "After how long a dead letter of class retry is tried again, time after time; "
                 "default [\"5m\", \"30m\", \"2h\"]."),
-    MR_OPT_INT(F, budget, "budget", "60", 0, 1000000, 0, "Reprocessed jobs a minute."),
+    MR_OPT_INT(F, budget, "budget", "60", 1, 1000000, 0, "Reprocessed jobs a minute."),
     MR_OPT_INT(F, breaker, "breaker", "20", 1, 1000000, 0,
                "Equal errors in a row after which their jobs are held."),
 };

@@ -3,6 +3,7 @@
 #include "app/enqueue.h"
 
 #include "base/limits.h"
+#include "work/submit.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -39,34 +40,22 @@ int enqueue_send(struct store *store, const struct enqueue *job, struct job_subm
                  struct error *err)
 {
     const struct pipeline *pipeline = job->pipeline;
-    mem_auto struct job_first *first = mem_alloc((pipeline->stage_count + 1) * sizeof *first);
-    uint32_t first_count = 0;
-    for (uint32_t i = 0; i < pipeline->stage_count; i++)
-        if (pipeline->stages[i].need_count == 0)
-            first[first_count++] =
-                (struct job_first){pipeline->stages[i].name, pipeline->stages[i].queue};
-    char after[24], req[33];
-    snprintf(after, sizeof after, "%s%s%s", pipeline->on_complete ? "completed" : "",
-             pipeline->on_complete && pipeline->on_failure ? "," : "",
-             pipeline->on_failure ? "failed" : "");
+    char after[SUBMIT_AFTER_BYTES], req[33];
     hash_random_hex(req, 16);
-    const struct job_submit submit = {.id = job->id,
-                                      .pipeline = pipeline->name,
-                                      .digest = job->digest,
-                                      .input = buf_text(&job->canonical),
-                                      .input_len = job->canonical.len,
-                                      .req = req,
-                                      .delay_ms = job->delay_ms,
-                                      .ttl_ms = job->ttl_ms ? job->ttl_ms : pipeline->deadline_ms,
-                                      .prio = job->prio,
-                                      .metadata = job->metadata,
-                                      .owner = job->owner,
-                                      .after = after[0] ? after : NULL,
-                                      .mode = JOB_PLAIN,
-                                      .first = first,
-                                      .first_count = first_count,
-                                      .queue_max = job->queue_max,
-                                      .retention_status_ms = pipeline->retention_status_ms,
-                                      .retention_result_ms = pipeline->retention_result_ms};
+    struct job_submit submit = {.id = job->id,
+                                .digest = job->digest,
+                                .input = buf_text(&job->canonical),
+                                .input_len = job->canonical.len,
+                                .req = req,
+                                .delay_ms = job->delay_ms,
+                                .prio = job->prio,
+                                .metadata = job->metadata,
+                                .owner = job->owner,
+                                .mode = JOB_PLAIN,
+                                .queue_max = job->queue_max};
+    mem_auto struct job_first *first = NULL;
+    submit_fill(&submit, pipeline, 0, after, &first);
+    if (job->ttl_ms) /* a client's own deadline stands instead of the pipeline's */
+        submit.ttl_ms = job->ttl_ms;
     return job_submit(store, &submit, ret, err);
 }

@@ -72,6 +72,7 @@ static int listener_unix(struct listener *listener, const char *path, mode_t mod
     umask(old);
     if (bound != 0)
         return error_set(err, MR_E_SCHEMA, "cannot listen on %s: %s", path, strerror(saved));
+    listener->is_bound = true;
     if (chmod(path, mode) != 0)
         return error_set(err, MR_E_SCHEMA, "cannot set the mode of %s: %s", path, strerror(errno));
     return MR_OK;
@@ -173,7 +174,7 @@ void listener_close(struct listener *listener)
 {
     if (listener->fd >= 0)
         close(listener->fd);
-    if (listener->path && listener->lock_fd >= 0)
+    if (listener->is_bound)
         unlink(listener->path);
     if (listener->lock_fd >= 0)
         close(listener->lock_fd);

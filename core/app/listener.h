@@ -9,6 +9,7 @@ struct listener {
     int fd;
     int lock_fd;       /* -1: none */
     char *path;        /* of the unix socket, NULL otherwise */
+    bool is_bound;     /* the file at `path` is this socket */
     char instance[24]; /* names this installation on its host: a hash of the socket's path, random
                           without one */
 };

@@ -51,6 +51,7 @@ static void supervisor_start(struct supervisor *sup, struct supervisor_child *ch
     slot->running = slot->served = 0;
     memset(&slot->mark, 0, sizeof slot->mark);
     memset(slot->instance, 0, sizeof slot->instance);
+    memset(slot->name, 0, sizeof slot->name);
     struct error err = {0};
     child->start_at_ms = 0;
     if (child_spawn(&child->given, sup->setup->file, &child->pid, &err) != MR_OK) {
@@ -61,11 +62,11 @@ static void supervisor_start(struct supervisor *sup, struct supervisor_child *ch
 }
 
 /* Whether a death by this signal is the doing of what ran: not KILL (the kernel's or an operator's)
- * and not the signals that ask for a stop. */
+ * and not the signals that ask for a stop. 0, an exit: while a stage ran it was the stage's. */
 static bool supervisor_is_crash(int sig)
 {
-    return sig == SIGSEGV || sig == SIGBUS || sig == SIGFPE || sig == SIGILL || sig == SIGABRT ||
-           sig == SIGTRAP || sig == SIGSYS;
+    return sig == 0 || sig == SIGSEGV || sig == SIGBUS || sig == SIGFPE || sig == SIGILL ||
+           sig == SIGABRT || sig == SIGTRAP || sig == SIGSYS;
 }
 
 /* Leaves on the page what the next child of the slot needs: who died, and whom to charge. */
@@ -79,14 +80,20 @@ static void supervisor_charge(struct supervisor *sup, struct supervisor_child *c
         snprintf(how, sizeof how, "killed by SIG%s", sigabbrev_np(sig) ? sigabbrev_np(sig) : "?");
     else
         snprintf(how, sizeof how, "ended with status %d", WEXITSTATUS(status));
-    slot->culprit_job[0] = slot->culprit_stage[0] = slot->culprit_plugin[0] = '\0';
-    slot->reaped_signal = sig;
-    memcpy(slot->reaped, slot->instance, sizeof slot->reaped);
-    bool charged =
-        sig && supervisor_is_crash(sig) &&
-        watchdog_read(&slot->mark, slot->culprit_job, slot->culprit_stage, slot->culprit_plugin);
-    if (!charged)
-        slot->culprit_job[0] = '\0';
+    bool charged = false;
+    /* One that dies before it is registered leaves what stands there: the next one is to take over
+     * from the one before. */
+    if (slot->instance[0]) {
+        slot->culprit_job[0] = slot->culprit_stage[0] = slot->culprit_plugin[0] = '\0';
+        slot->reaped_signal = sig;
+        memcpy(slot->reaped, slot->instance, sizeof slot->reaped);
+        memcpy(slot->reaped_name, slot->name, sizeof slot->reaped_name);
+        charged =
+            supervisor_is_crash(sig) && watchdog_read(&slot->mark, slot->culprit_job,
+                                                      slot->culprit_stage, slot->culprit_plugin);
+        if (!charged)
+            slot->culprit_job[0] = '\0';
+    }
     log_event(sup->stopping && !sig ? LOG_INFO : LOG_WARN,
               sup->stopping && !sig ? "child ended" : "child died", "child", title, "how", how,
               "charged_job", charged ? slot->culprit_job : NULL, "stage",
@@ -148,8 +155,10 @@ static void supervisor_stop(struct supervisor *sup, int sig)
         sig == SIGINT ? SUPERVISOR_GRACE_MS : sup->setup->config->drain_ms + SUPERVISOR_GRACE_MS;
     log_event(LOG_INFO, sig == SIGINT ? "stopping at once" : "draining", "signal",
               sigabbrev_np(sig), NULL);
+    uint64_t kill_at_ms = clock_now_ms() + wait_ms;
+    if (!sup->stopping || kill_at_ms < sup->kill_at_ms) /* a second TERM postpones nothing */
+        sup->kill_at_ms = kill_at_ms;
     sup->stopping = true;
-    sup->kill_at_ms = clock_now_ms() + wait_ms;
     supervisor_signal(sup, sig == SIGINT ? SIGINT : SIGTERM);
 }
 

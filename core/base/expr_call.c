@@ -22,9 +22,14 @@ static void parse_call(struct parser *p, enum scope scope)
     if (!word_is_known(text, name.len)) {
         const char *nearest = word_nearest(text, name.len);
         char hint[200];
-        snprintf(hint, sizeof(hint),
-                 "%s%s%sonly functions that cannot hang or reach outside are allowed",
-                 nearest ? "did you mean \"" : "", nearest ? nearest : "", nearest ? "\"? " : "");
+        if (nearest != NULL)
+            snprintf(hint, sizeof(hint), "did you mean \"%s\"? ", nearest);
+        else
+            snprintf(hint, sizeof(hint), "a value of the document is read with a dot: .%.*s; ",
+                     parser_shown(&name), text);
+        size_t len = strlen(hint);
+        snprintf(hint + len, sizeof(hint) - len,
+                 "only functions that cannot hang or reach outside are allowed");
         parser_refuse(p, hint, "\"%.*s\" is not on the list of allowed jq functions",
                       parser_shown(&name), text);
         return;

@@ -140,7 +140,7 @@ void option_wrong(struct option_reader *reader, const struct mr_option *row, con
         return;
     bool unit = row->type == MR_TYPE_DURATION || row->type == MR_TYPE_SIZE;
     if (unit && json_is_integer(value)) {
-        const char *suffix = row->type == MR_TYPE_SIZE ? "MiB" : "s";
+        const char *suffix = row->type == MR_TYPE_SIZE ? "B" : "s";
         error_hint(err, "a number needs quotes and a unit, as in \"%" JSON_INTEGER_FORMAT "%s\"",
                    json_integer_value(value), suffix);
     } else if (json_is_string(value) && (row->type == MR_TYPE_INT || row->type == MR_TYPE_REAL ||

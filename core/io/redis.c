@@ -28,7 +28,7 @@ struct redis {
     struct pending *first, **end;
     struct waiter *waiters;
     unsigned users; /* fibers inside redis_run, which may come back after the close */
-    bool is_closed;
+    bool is_closed, is_hasty;
     struct timer watch; /* of the first pending command */
     void (*on_state)(void *arg, bool up);
     void *on_state_arg;
@@ -164,6 +164,12 @@ void redis_close(struct redis *redis)
         free(redis);
 }
 
+void redis_hurry(struct redis *redis)
+{
+    redis->is_hasty = true;
+    wake_waiters(redis, MR_E_STORE);
+}
+
 bool redis_is_up(const struct redis *redis)
 {
     return redis->link.state == LINK_UP;
@@ -209,6 +215,8 @@ static int wait_until_up(struct redis *redis, uint64_t due_ms, struct error *err
 {
     if (redis_is_up(redis))
         return MR_OK;
+    if (redis->is_hasty)
+        return error_set(err, MR_E_STORE, "no connection to Redis at %s", redis->link.address);
     struct waiter waiter = {0};
     wait_init(&waiter.wait, redis->loop);
     waiter.next = redis->waiters;
@@ -360,7 +368,7 @@ static int run(struct redis *redis, struct redis_script *script, size_t keys, co
             reply_done(&reply);
             again = kind == SCRIPT_BUSY || (kind == SCRIPT_REFUSED && limit_ms == UINT64_MAX);
         }
-        if (!again || left_of(due_ms) <= pause_ms)
+        if (!again || redis->is_hasty || left_of(due_ms) <= pause_ms)
             return rc;
         int slept = wait_sleep(redis->loop, pause_ms);
         if (slept != MR_OK)

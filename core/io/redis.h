@@ -39,6 +39,9 @@ struct redis;
 struct redis *redis_open(struct loop *loop, const struct redis_config *config, const char *name);
 /* Pending calls get MR_E_STOPPING. */
 void redis_close(struct redis *redis);
+/* For a process that ends: from now on nothing waits for a connection, and no script is sent
+ * again. */
+void redis_hurry(struct redis *redis);
 bool redis_is_up(const struct redis *redis);
 /* Called on the loop's stack after each (re)connect that is ready for commands, and when the
  * connection is lost. */

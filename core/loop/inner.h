@@ -57,6 +57,9 @@ struct loop_private {
     uint64_t holds, hold_longest_us;
 };
 
+/* The calling thread begins work for that strand; NULL: it has ended. */
+void watchdog_note_thread(const struct strand *strand);
+
 /* The running fiber's strand, NULL on the loop's stack. */
 struct strand *strand_self(void);
 /* Has the strand resumed in the next drain; nothing happens when it is already listed. */

@@ -11,6 +11,7 @@ struct offload {
     void (*fn)(void *arg);
     void *arg;
     struct wait *waiter;
+    const struct strand *strand;
     bool done; /* libuv let go of it */
     bool ran;
 };
@@ -18,7 +19,9 @@ struct offload {
 static void on_thread(uv_work_t *work)
 {
     struct offload *offload = work->data;
+    watchdog_note_thread(offload->strand);
     offload->fn(offload->arg);
+    watchdog_note_thread(NULL);
 }
 
 static void on_done(uv_work_t *work, int status)
@@ -32,7 +35,7 @@ static void on_done(uv_work_t *work, int status)
 
 int offload_run(struct loop *loop, void (*fn)(void *arg), void *arg)
 {
-    struct offload offload = {.fn = fn, .arg = arg};
+    struct offload offload = {.fn = fn, .arg = arg, .strand = strand_self()};
     struct wait wait, rest;
     wait_init(&wait, loop);
     int code = scope_error(wait.scope);

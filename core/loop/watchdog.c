@@ -4,12 +4,18 @@
  * `since_us` and `running` are single relaxed stores at each resume. The texts change only when a
  * fiber with another label runs: `seq` goes odd, the texts are stored word by word, `seq` goes even
  * (a sequence lock). A reader copies the words and takes them only if `seq` was even and did not
- * change meanwhile. While the loop itself runs `running` is 0 and the texts stay where they are. */
+ * change meanwhile. While the loop itself runs `running` is 0 and the texts stay where they are.
+ *
+ * What crashes on a thread of offload.h is nowhere in these texts: a handler of the fatal signals
+ * notes it, on that thread, with stores alone, and lets the signal go on. On the loop's own thread
+ * it does nothing (and on a fiber's stack that is used up it does not even begin: the kernel ends
+ * the process). */
 #include "loop/watchdog.h"
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
 #include "loop/inner.h"
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,7 +24,7 @@ struct mark_text {
 };
 #define MARK_WORDS (sizeof(struct mark_text) / sizeof(uint64_t))
 _Static_assert(offsetof(struct watchdog_mark, job) % sizeof(uint64_t) == 0, "words");
-_Static_assert(sizeof(struct watchdog_mark) - offsetof(struct watchdog_mark, job) ==
+_Static_assert(offsetof(struct watchdog_mark, blamed) - offsetof(struct watchdog_mark, job) ==
                    sizeof(struct mark_text),
                "the texts lie side by side");
 
@@ -46,12 +52,55 @@ static void write_texts(struct watchdog_mark *mark, const struct strand *strand)
     atomic_store_explicit(&mark->seq, seq + 2, memory_order_release);
 }
 
+static const int fatal[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
+enum { FATAL_COUNT = sizeof(fatal) / sizeof(fatal[0]) };
+static struct sigaction before[FATAL_COUNT];
+static _Thread_local const struct strand *working_for;
+
+void watchdog_note_thread(const struct strand *strand)
+{
+    working_for = strand;
+}
+
+static void on_fatal(int sig, siginfo_t *info, void *context)
+{
+    (void)context;
+    const struct strand *strand = working_for;
+    struct watchdog_mark *mark = strand ? strand->loop->priv->mark : NULL;
+    uint32_t nobody = 0;
+    if (mark && strand->label_id != 0 &&
+        atomic_compare_exchange_strong(&mark->blamed, &nobody, 1)) {
+        cut(mark->blamed_job, sizeof(mark->blamed_job), strand->job);
+        cut(mark->blamed_stage, sizeof(mark->blamed_stage), strand->stage);
+        cut(mark->blamed_plugin, sizeof(mark->blamed_plugin), strand->plugin);
+        atomic_store_explicit(&mark->blamed, 2, memory_order_release);
+    }
+    for (size_t i = 0; i < FATAL_COUNT; i++)
+        if (fatal[i] == sig)
+            sigaction(sig, &before[i], NULL);
+    if (info->si_code <= 0)
+        raise(sig); /* sent, not caused by an instruction that is now done again */
+}
+
+static void watch_signals(void)
+{
+    static bool watched;
+    if (watched)
+        return;
+    watched = true;
+    struct sigaction action = {.sa_sigaction = on_fatal, .sa_flags = SA_SIGINFO};
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < FATAL_COUNT; i++)
+        sigaction(fatal[i], &action, &before[i]);
+}
+
 void watchdog_start(struct loop *loop, struct watchdog_mark *mark)
 {
     loop->priv->mark = mark;
     loop->priv->marked_label = 0;
     if (!mark)
         return;
+    watch_signals();
     atomic_store_explicit(&mark->running, 0, memory_order_relaxed);
     atomic_store_explicit(&mark->since_us, clock_now_us(), memory_order_relaxed);
 }
@@ -139,6 +188,12 @@ uint64_t watchdog_standing_ms(const struct watchdog_mark *mark)
 bool watchdog_read(const struct watchdog_mark *mark, char ret_job[40],
                    char ret_stage[WATCHDOG_TEXT], char ret_plugin[WATCHDOG_TEXT])
 {
+    if (atomic_load_explicit(&mark->blamed, memory_order_acquire) == 2) {
+        memcpy(ret_job, mark->blamed_job, sizeof(mark->blamed_job));
+        memcpy(ret_stage, mark->blamed_stage, sizeof(mark->blamed_stage));
+        memcpy(ret_plugin, mark->blamed_plugin, sizeof(mark->blamed_plugin));
+        return true;
+    }
     const uint64_t *from = (const void *)mark->job;
     /* The loop may have died while it wrote: a bounded number of tries. */
     for (int i = 0; i < 1000; i++) {

@@ -18,9 +18,14 @@ struct watchdog_mark {
     _Atomic uint64_t since_us; /* clock_now_us() of the resume, or of the turn's begin; 0: the loop
                                   waits in poll */
     char job[40], stage[WATCHDOG_TEXT], plugin[WATCHDOG_TEXT];
+    /* Whose offloaded function ended the process by a fatal signal: texts as above, written once,
+     * by the thread that dies. 0: nobody's, 1: being written, 2: there. */
+    _Atomic uint32_t blamed;
+    char blamed_job[40], blamed_stage[WATCHDOG_TEXT], blamed_plugin[WATCHDOG_TEXT];
 };
 
-/* Has the loop note its turns and resumes in `mark`. */
+/* Has the loop note its turns and resumes in `mark`, and fatal signals on threads of offload.h.
+ * Such signals go on to whoever had them before. */
 void watchdog_start(struct loop *loop, struct watchdog_mark *mark);
 /* Names what the running fiber works on; texts are copied (cut) at each of its resumes, so they
  * must live as long as the fiber or until the next call. NULLs: nothing. */
@@ -33,6 +38,6 @@ void watchdog_touch(struct loop *loop);
 uint64_t watchdog_holds(const struct loop *loop, uint64_t *ret_longest_ms);
 /* Any thread: for how many ms the loop has been in one resume or callback; 0 when it waits. */
 uint64_t watchdog_standing_ms(const struct watchdog_mark *mark);
-/* Any thread: a consistent copy of who runs; false when nothing does. */
+/* Any thread: a consistent copy of who is blamed, else of who runs; false: nobody. */
 bool watchdog_read(const struct watchdog_mark *mark, char ret_job[40],
                    char ret_stage[WATCHDOG_TEXT], char ret_plugin[WATCHDOG_TEXT]);

@@ -200,13 +200,21 @@ static const char *host_error_text(mr_context *cx)
     return err != NULL ? err->message : "";
 }
 
+/* Sums stay exact in Redis's scripts, whatever a provider says. */
+static void add_tokens(int64_t *sum, int64_t more)
+{
+    const int64_t most = (int64_t)1 << 50;
+    if (more > 0)
+        *sum = more < most - *sum ? *sum + more : most;
+}
+
 static void host_usage(mr_context *cx, int64_t input_tokens, int64_t output_tokens)
 {
     struct task *task = task_of(cx);
     if (task->run == NULL)
         return;
-    task->run->input_tokens += input_tokens > 0 ? input_tokens : 0;
-    task->run->output_tokens += output_tokens > 0 ? output_tokens : 0;
+    add_tokens(&task->run->input_tokens, input_tokens);
+    add_tokens(&task->run->output_tokens, output_tokens);
 }
 
 /* JSON of others */

@@ -4,6 +4,7 @@
  * templates may stand is replaced by the text of that file, as it is. What comes out is compact
  * JSON with the members in the order of the file (the order of a JSON Schema's properties means
  * something to a model), so that spaces and line ends of the file do not make another revision. */
+#include "base/file.h"
 #include "base/limits.h"
 #include "base/utf8.h"
 #include "run/pipeline.h"
@@ -20,46 +21,6 @@ bool pipeline_name_is_valid(const char *name)
     if (len == 0 || len > 64 || name[0] == '-')
         return false;
     return strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == len;
-}
-
-/* The text of a regular file, malloc'ed; NULL with the reason in `err`. */
-static char *read_file(const char *path, size_t max_bytes, size_t *ret_len, struct error *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        error_set(err, MR_E_SCHEMA, "cannot be opened: %s", strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return NULL;
-    }
-    char *text = NULL;
-    if (!S_ISREG(st.st_mode)) {
-        error_set(err, MR_E_SCHEMA, "is not a regular file");
-    } else if (st.st_size < 0 || (uint64_t)st.st_size > max_bytes) {
-        error_set(err, MR_E_SCHEMA, "has %lld bytes, more than the %zu that are allowed",
-                  (long long)st.st_size, max_bytes);
-    } else {
-        /* One byte more than it says, to see whether it has grown meanwhile. */
-        size_t len = 0, room = (size_t)st.st_size + 1;
-        text = mem_alloc(room + 1);
-        for (ssize_t got = 1; len < room && got != 0;) {
-            got = read(fd, text + len, room - len);
-            if (got < 0 && errno != EINTR)
-                break;
-            len += got > 0 ? (size_t)got : 0;
-        }
-        if (len != (size_t)st.st_size) {
-            error_set(err, MR_E_SCHEMA, "could not be read whole");
-            free(text);
-            text = NULL;
-        } else {
-            text[len] = '\0';
-            *ret_len = len;
-        }
-    }
-    close(fd);
-    return text;
 }
 
 struct inliner {
@@ -90,7 +51,7 @@ static json_t *file_text(struct inliner *in, const char *name)
     mem_auto char *path = name[0] == '/' ? mem_dup(name) : mem_format("%s/%s", in->dir, name);
     struct error why = {0};
     size_t len = 0;
-    mem_auto char *text = read_file(path, LIMIT_PIPELINE_BYTES - in->bytes, &len, &why);
+    mem_auto char *text = file_read(path, LIMIT_PIPELINE_BYTES - in->bytes, &len, &why);
     if (text == NULL) {
         struct error *err = report_add(in->report, in->file, buf_text(&in->pointer),
                                        "file \"%s\" %s", name, why.message);
@@ -199,7 +160,7 @@ static json_t *read_root(const char *path, struct report *report)
 {
     struct error why = {0};
     size_t len = 0;
-    mem_auto char *text = read_file(path, LIMIT_PIPELINE_BYTES, &len, &why);
+    mem_auto char *text = file_read(path, LIMIT_PIPELINE_BYTES, &len, &why);
     if (text == NULL) {
         report_add(report, path, "", "%s", why.message);
         return NULL;

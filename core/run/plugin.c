@@ -8,6 +8,7 @@
  * the symbols. */
 #include "run/plugin.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "run/plugin_symbols.h"
 #include <dirent.h>
@@ -69,37 +70,16 @@ static bool name_is_valid(const char *name)
     return strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == len;
 }
 
-static int name_order(const void *a, const void *b)
+static bool is_plugin(void *arg, const char *folder, const char *name)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
+    (void)arg;
+    (void)folder;
+    return name_is_valid(name);
 }
 
 char **plugin_names(struct plugin_registry *registry)
 {
-    char **names = mem_zalloc(sizeof(char *));
-    size_t count = 0;
-    for (char **folder = registry->folders; *folder != NULL; folder++) {
-        DIR *dir = opendir(*folder);
-        if (dir == NULL)
-            continue;
-        for (struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-            size_t len = strlen(entry->d_name);
-            if (len <= 3 || strcmp(entry->d_name + len - 3, ".so") != 0)
-                continue;
-            mem_auto char *name = mem_ndup(entry->d_name, len - 3);
-            bool known = !name_is_valid(name);
-            for (size_t i = 0; i < count && !known; i++)
-                known = strcmp(names[i], name) == 0;
-            if (known)
-                continue;
-            names = mem_resize(names, count + 2, sizeof(char *));
-            names[count++] = mem_dup(name);
-            names[count] = NULL;
-        }
-        closedir(dir);
-    }
-    qsort(names, count, sizeof(char *), name_order);
-    return names;
+    return file_names((const char *const *)registry->folders, ".so", is_plugin, NULL);
 }
 
 /* The hint for a name that is not there: the nearest one, or all. */
@@ -110,7 +90,8 @@ static void hint_names(struct plugin_registry *registry, const char *name, struc
     if (near != NULL) {
         error_hint(err, "did you mean \"%s\"? Run \"millrace plugins\" for the list", near);
     } else if (names[0] == NULL) {
-        error_hint(err, "there are no plugins in the configured folders");
+        error_hint(err, "there are no plugins in %s",
+                   registry->folders[0] != NULL ? registry->folders[0] : "any folder");
     } else {
         struct buf buf;
         buf_init(&buf, 200);

@@ -99,15 +99,25 @@ void task_add_secret(struct task *task, const char *text)
     task->secrets = secret;
 }
 
+/* A message may have been cut within a key, so a beginning of this length counts as the key. */
+#define SCRUB_PREFIX 8u
+
 static void scrub_field(const struct task *task, char *field)
 {
     for (const struct task_secret *secret = task->secrets; secret != NULL; secret = secret->next) {
         size_t len = strlen(secret->text);
-        for (char *at; (at = strstr(field, secret->text)) != NULL;) {
+        size_t least = len < SCRUB_PREFIX ? len : SCRUB_PREFIX;
+        for (char *at = field; *at != '\0'; at++) {
+            size_t found = 0;
+            while (found < len && at[found] == secret->text[found])
+                found++;
+            if (found < least)
+                continue;
             /* Shorter or as long: keys of fewer than three bytes would be no keys. */
-            size_t kept = len < 3 ? len : 3;
+            size_t kept = found < 3 ? found : 3;
             memset(at, '*', kept);
-            memmove(at + kept, at + len, strlen(at + len) + 1);
+            memmove(at + kept, at + found, strlen(at + found) + 1);
+            at += kept - 1;
         }
     }
 }

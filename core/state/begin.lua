@@ -98,7 +98,9 @@ if string.find(lanes, ',', 1, true) then
         if k ~= n and sub(call('HGET', KEYS[1], 'l:' .. k), 1, 1) == 'r' then alone = 0 end
     end
 end
-if not rev then
+if not rev and revision == '' then -- the worker does not have the pipeline
+    rev, verdict = '', 'REV'
+elseif not rev then
     rev = revision
     set[#set + 1] = 'rev'
     set[#set + 1] = rev

@@ -8,7 +8,8 @@
 #include <string.h>
 
 #define SLEEP_MAX_MS 1000u
-#define TRIM_EACH    64u /* turns */
+#define TRIM_EACH    64u    /* turns */
+#define PUT_OFF_MS   60000u /* what cannot be woken */
 
 /* The id inside a member: `l ID N`, `x ID`, `d ID`. */
 static bool member_id(const char *member, char ret_id[ID_BYTES])
@@ -53,6 +54,20 @@ static int wake(struct store *store, uint32_t partition, const char *member, con
     *woken += strcmp(reply_text(&reply, 0), "OK") == 0;
     reply_done(&reply);
     return MR_OK;
+}
+
+/* A member whose job's state makes no sense is looked at again later: it stays for fsck. */
+static int put_off(struct store *store, uint32_t partition, const char *member, struct error *err)
+{
+    char key[STORE_KEY_BYTES], at[24];
+    struct reply reply;
+    log_error("what is due cannot be woken", err, "member", member, NULL);
+    store_key(store, partition, "due", NULL, key);
+    snprintf(at, sizeof(at), "%u", PUT_OFF_MS);
+    int rc = redis_command(store->redis, &reply, err, "ZADD", key, "XX", "INCR", at, member, NULL);
+    if (rc == MR_OK)
+        reply_done(&reply);
+    return rc;
 }
 
 /* Lanes of one resumed pipeline; `ret_more` when there may be more. */
@@ -133,8 +148,11 @@ int mover_turn(struct store *store, uint32_t partition, uint64_t *ret_sleep_ms, 
                        *members = reply_item(&due, 2);
     uint32_t woken = 0;
     bool is_more = members->count >= 100;
-    for (size_t i = 0; i < members->count && rc == MR_OK; i++)
+    for (size_t i = 0; i < members->count && rc == MR_OK; i++) {
         rc = wake(store, partition, reply_text(members, i), NULL, &woken, err);
+        if (rc == MR_E_INTERNAL) /* a broken job must not hold up those behind it */
+            rc = put_off(store, partition, reply_text(members, i), err);
+    }
     for (size_t i = 0; i < resumed->count && rc == MR_OK; i++)
         rc = resume(store, partition, reply_text(resumed, i), &is_more, &woken, err);
     uint16_t dice;

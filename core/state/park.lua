@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- park: a running lane waits and comes back. Keys: job out log due dead dead:info, the lane's stream.
+-- park: a running lane waits and comes back; each time for twice as long, up to 60 s (30 s for short delays). Keys: job
+-- out log due dead dead:info, the lane's stream.
 --@include base
 --@include lane
 --@include lanes
@@ -10,7 +11,9 @@ if not l then return {'LOST'} end
 local delay = tonumber(ARGV[4])
 local own = key('queue:' .. l.queue .. ':' .. l.class)
 if wanted then return wanted end
-local due = later(time(), delay)
+local times = tonumber(l.refused)
+local due = later(time(), math.max(delay, math.min(delay * 2 ^ math.min(times, 10), delay < 5000 and 30000 or 60000)))
+l.refused = times + 1
 entry_end(own, l.entry)
 call('ZADD', KEYS[4], due, 'l ' .. id .. ' ' .. n)
 l.state, l.entry, l.fence, l.worker = 'd', due, '-', '-'

@@ -23,7 +23,7 @@ enum queue_class queue_class_find(const char *name)
     return QUEUE_CLASSES;
 }
 
-static bool prefix_is_valid(const char *prefix)
+bool store_prefix_is_valid(const char *prefix)
 {
     size_t len =
         strspn(prefix, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-");
@@ -38,14 +38,14 @@ static uint64_t or_else(uint64_t value, uint64_t otherwise)
 int store_open(const struct store_config *config, struct store **ret_store, struct error *err)
 {
     const char *prefix = config->prefix ? config->prefix : "mr";
-    if (!prefix_is_valid(prefix)) {
+    if (!store_prefix_is_valid(prefix)) {
         error_set(err, MR_E_SCHEMA, "redis.prefix \"%.80s\" is not possible", prefix);
         error_hint(err, "1 to 64 of A-Z a-z 0-9 _ . -");
         return MR_E_SCHEMA;
     }
-    if (config->partitions > 1024)
-        return error_set(err, MR_E_SCHEMA, "redis.partitions is %u, at most 1024 are possible",
-                         config->partitions);
+    if (config->partitions > STORE_PARTITIONS_MAX)
+        return error_set(err, MR_E_SCHEMA, "redis.partitions is %u, at most %u are possible",
+                         config->partitions, STORE_PARTITIONS_MAX);
     if (config->dead_schedule_count > STORE_SCHEDULE_MAX)
         return error_set(err, MR_E_SCHEMA, "dead.schedule has more than %u steps",
                          STORE_SCHEDULE_MAX);

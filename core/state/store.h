@@ -69,8 +69,12 @@ struct store {
     struct store_private *priv;
 };
 
-/* Makes a store; does not talk to Redis. MR_E_SCHEMA when prefix or partitions are out of range
- * (prefix: 1 to 64 of `A-Za-z0-9_.-`; partitions 1 to 1024). */
+#define STORE_PARTITIONS_MAX 1024
+
+/* Whether keys may begin with it: 1 to 64 of `A-Za-z0-9_.-`. */
+bool store_prefix_is_valid(const char *prefix);
+/* Makes a store; does not talk to Redis. MR_E_SCHEMA when prefix or partitions (1 to
+ * STORE_PARTITIONS_MAX) are out of range. */
 int store_open(const struct store_config *config, struct store **ret_store, struct error *err);
 /* Calls in progress must have ended. */
 void store_close(struct store *store);

@@ -92,11 +92,11 @@ static bool claim_each(struct worker *worker, uint32_t partition, bool reversed)
     struct lane *lanes = mem_alloc(CLAIM_BATCH * sizeof *lanes);
     bool any = false;
     for (size_t i = 0; i < stream_count; i++) {
-        size_t slots = worker_free_slots(worker), count = 0;
-        if (slots == 0)
-            break;
-        struct error err = {0};
         const struct lane_stream *stream = &streams[reversed ? stream_count - 1 - i : i];
+        size_t slots = room_slots(worker, stream->class), count = 0;
+        if (slots == 0)
+            continue;
+        struct error err = {0};
         int rc = lane_claim(worker->store, worker->redis, stream, 1,
                             (uint32_t)(slots < CLAIM_BATCH ? slots : CLAIM_BATCH), 0, lanes, &count,
                             &err);
@@ -118,13 +118,14 @@ void claim_fiber(void *arg)
             claim_own(worker);
         uint32_t partition = (uint32_t)(round % worker->store->partitions);
         bool reversed = ++round % CLAIM_REVERSED == 0;
-        size_t slots = worker_free_slots(worker),
+        room_park(worker);
+        size_t slots = room_slots(worker, QUEUE_LOW),
                each = worker->stream_count / worker->store->partitions;
         if (slots >= each) {
             claim_block(worker, partition, slots);
             continue;
         }
-        if (slots > 0 && claim_each(worker, partition, reversed))
+        if (claim_each(worker, partition, reversed))
             continue;
         struct wait wait;
         wait_init(&wait, &worker->loop);
@@ -150,15 +151,15 @@ void reclaim_fiber(void *arg)
     char(*cursors)[STORE_ENTRY_BYTES] = mem_zalloc(worker->stream_count * sizeof *cursors);
     for (size_t i = 0; i < worker->stream_count; i++)
         snprintf(cursors[i], sizeof cursors[i], "0-0");
-    while (wait_sleep(&worker->loop, claim_sweep_ms(worker)) == MR_OK) {
+    for (size_t turn = 0; wait_sleep(&worker->loop, claim_sweep_ms(worker)) == MR_OK; turn++) {
         /* After an outage every lease looks over: their holders get a full lease to renew them
          * first. */
         if (!worker->up_since_ms || clock_now_ms() - worker->up_since_ms < worker->setup->lease_ms)
             continue;
         for (size_t i = 0; i < worker->stream_count; i++) {
-            size_t slots = worker_free_slots(worker), count = 0;
+            size_t slots = room_slots(worker, worker->streams[i].class), count = 0;
             if (slots == 0)
-                break;
+                continue;
             struct error err = {0};
             int rc = lane_reclaim(worker->store, worker->redis, &worker->streams[i], cursors[i],
                                   (uint32_t)(slots < CLAIM_BATCH ? slots : CLAIM_BATCH), lanes,
@@ -169,6 +170,9 @@ void reclaim_fiber(void *arg)
                 log_line(LOG_WARN, "%zu lanes taken over whose lease was over", count);
             claim_start(worker, lanes, count);
         }
+        /* One stream a sweep: consumers of workers that are gone for good. */
+        uint32_t buried = 0;
+        worker_bury(worker->store, &worker->streams[turn % worker->stream_count], &buried, NULL);
     }
     free(cursors);
     free(lanes);
@@ -183,8 +187,10 @@ void claim_hand_back(struct worker *worker)
         do {
             struct error err = {0};
             if (lane_claim_own(worker->store, worker->redis, &worker->streams[i], cursor,
-                               CLAIM_BATCH, lanes, &count, &err) != MR_OK)
-                break;
+                               CLAIM_BATCH, lanes, &count, &err) != MR_OK) {
+                free(lanes); /* Redis is away: each further stream would wait as long for nothing */
+                return;
+            }
             for (size_t k = 0; k < count; k++) {
                 struct lane *lane = &lanes[k];
                 if (work_lane_find(worker, lane->job, lane->number))
@@ -195,7 +201,8 @@ void claim_hand_back(struct worker *worker)
                 struct lane_grant grant = {0};
                 enum lane_verdict verdict;
                 if (lane_begin(worker->store, lane, &begin, &grant, &err) == MR_OK &&
-                    (grant.verdict == LANE_OK || grant.verdict == LANE_REV))
+                    (grant.verdict == LANE_OK || grant.verdict == LANE_REV ||
+                     grant.verdict == LANE_STOP))
                     lane_handback(worker->store, lane, &verdict, &err);
                 lane_grant_done(&grant);
             }

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #define KEEPER_TICK_MS 25u
+#define KEEPER_GAP_MS  500u /* a tick that is later by this: the process was stopped, or starved */
 
 struct keeper {
     struct worker *worker;
@@ -30,6 +31,8 @@ struct keeper {
     struct lane_keeper *leases;
     struct watchdog_mark *mark;
     uint64_t named_us; /* `since_us` of the hold that was named last */
+    uint64_t floor_ms; /* clock_now_ms() when this thread last ran again after the whole process had
+                          stood: what held the loop before that counts from here */
 };
 
 struct keeper_news {
@@ -56,7 +59,8 @@ static void keeper_renew(struct keeper *keeper)
     pthread_mutex_lock(&keeper->mutex);
     size_t count = keeper->count;
     struct lane_renewal *copy = mem_alloc((count + 1) * sizeof *copy);
-    memcpy(copy, keeper->table, count * sizeof *copy);
+    if (count > 0)
+        memcpy(copy, keeper->table, count * sizeof *copy);
     pthread_mutex_unlock(&keeper->mutex);
     for (size_t i = 0; i < count; i++)
         copy[i].verdict = LANE_OK;
@@ -80,6 +84,9 @@ static void keeper_watch(struct keeper *keeper)
 {
     uint64_t standing_ms = watchdog_standing_ms(keeper->mark);
     uint64_t since_us = atomic_load_explicit(&keeper->mark->since_us, memory_order_relaxed);
+    uint64_t awake_ms = clock_now_ms() - keeper->floor_ms;
+    if (standing_ms > awake_ms)
+        standing_ms = awake_ms;
     if (standing_ms < LIMIT_HOLD_MS || since_us == 0)
         return;
     char job[40], stage[WATCHDOG_TEXT], plugin[WATCHDOG_TEXT], held[24];
@@ -112,13 +119,19 @@ static void *keeper_main(void *arg)
             until.tv_sec++;
             until.tv_nsec -= 1000000000L;
         }
+        uint64_t due_ms = clock_now_ms() + KEEPER_TICK_MS + KEEPER_GAP_MS;
         pthread_cond_timedwait(&keeper->wake, &keeper->mutex, &until);
         if (keeper->stopping)
             break;
         pthread_mutex_unlock(&keeper->mutex);
+        if (clock_now_ms() > due_ms)
+            keeper->floor_ms = clock_now_ms();
         keeper_watch(keeper);
         if (clock_now_ms() >= next_ms) {
+            due_ms = clock_now_ms() + period_ms + KEEPER_GAP_MS;
             keeper_renew(keeper);
+            if (clock_now_ms() > due_ms)
+                keeper->floor_ms = clock_now_ms();
             next_ms = clock_now_ms() + period_ms;
         }
         pthread_mutex_lock(&keeper->mutex);

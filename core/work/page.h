@@ -10,16 +10,20 @@
 
 #define PAGE_SLOTS    65 /* the front and up to 64 workers */
 #define PAGE_INSTANCE 40
+#define PAGE_NAME     160
 
 struct page_slot {
     struct watchdog_mark mark; /* what the loop runs now */
     _Atomic uint32_t ready;    /* the child serves */
     _Atomic uint32_t draining;
-    _Atomic uint64_t running;     /* jobs in flight in a worker, requests in the front */
-    _Atomic uint64_t served;      /* lanes or requests ended since the child began */
-    char instance[PAGE_INSTANCE]; /* of the child that lives here: random for each process start */
+    _Atomic uint64_t running; /* jobs in flight in a worker, requests in the front */
+    _Atomic uint64_t served;  /* lanes or requests ended since the child began */
+    /* Of the child that lives here, once it is registered: random for each process start, and the
+     * name it got. */
+    char instance[PAGE_INSTANCE], name[PAGE_NAME];
     /* Written by the master before it starts a child. */
     char reaped[PAGE_INSTANCE]; /* the instance that died here before, surely dead; "" none */
+    char reaped_name[PAGE_NAME];
     int32_t reaped_signal;
     char culprit_job[40], culprit_stage[WATCHDOG_TEXT], culprit_plugin[WATCHDOG_TEXT];
 };

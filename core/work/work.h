@@ -25,9 +25,12 @@ struct work_lane {
     size_t lease;   /* place in the keeper's table + 1; 0: not there */
     size_t bytes;   /* counted against the worker's memory */
     uint32_t calls; /* tasks of it that wait in a call: its slot is free meanwhile */
+    struct work_lane *waiting_next, **waiting_link; /* lanes with calls, longest waiting first */
     uint32_t
         writing;     /* scripts under way that may close it: their replies say whether it is lost */
     bool has_slot;   /* counted in the worker's `busy` */
+    bool is_parked;  /* to be parked: the process is full */
+    bool is_claimed; /* its entry was claimed again meanwhile: look at it once this one is gone */
     bool is_lost;    /* another worker has it: write nothing */
     bool is_stopped; /* wind up: cancelled or past its deadline */
     bool has_run;    /* run and its scope are made */
@@ -62,11 +65,14 @@ struct worker {
     size_t held;  /* lanes in hand */
     size_t busy;  /* of them, those that use a slot */
     size_t bytes; /* documents */
+    struct work_lane *waiting, **waiting_end;
+    size_t parking, parking_bytes; /* lanes that are being parked */
     struct lane_stream
         *streams; /* queues × classes × partitions, by partition, in order of class */
     size_t stream_count;
     struct redis_listener *bells; /* one a partition */
     struct wait *claim_wait;      /* the claim fiber, when it waits for a slot */
+    struct work_place *places;    /* tasks that wait for a place at an endpoint, oldest first */
     struct wait *drain_wait;
     uint64_t up_since_ms; /* clock_now_ms() of the last connect; 0: away */
     bool look_at_own;     /* own pending entries may be there that nobody holds */
@@ -74,11 +80,22 @@ struct worker {
     int exit_code;
 };
 
-/* worker.c: frees the slot or takes it again while a task waits in a call. */
-void worker_slot_free(struct work_lane *lane);
-void worker_slot_take(struct work_lane *lane);
-/* Slots that are free now; 0 while memory is short. */
-size_t worker_free_slots(const struct worker *worker);
+/* worker.c: stores the host's own revisions in Redis. */
+MR_SUSPENDS int worker_put_revisions(struct worker *worker, struct error *err);
+
+/* room.c: slots that are free now for entries of a class. */
+size_t room_slots(const struct worker *worker, enum queue_class class);
+void room_take(struct work_lane *lane);
+void room_free(struct work_lane *lane);
+/* Around a task's wait in a call: frees the lane's slot, takes it again (without asking). */
+void room_call_begin(struct work_lane *lane);
+void room_call_end(struct work_lane *lane);
+/* Parks the longest waiting parents while there are more fibers or documents than allowed. */
+void room_park(struct worker *worker);
+/* Counts the lane's document as it is now. */
+void room_count(struct work_lane *lane);
+/* The lane is gone. */
+void room_leave(struct work_lane *lane);
 
 /* claim.c */
 void claim_fiber(void *worker);
@@ -116,6 +133,8 @@ MR_SUSPENDS void work_cancel_children(struct work_lane *lane);
 void work_progress(struct run *run, struct stage *stage, int percent, const char *message);
 void work_emit(struct run *run, struct stage *stage, const char *kind, const char *data,
                size_t len);
+/* Sends what waits when deltas are among it: before a checkpoint. */
+MR_SUSPENDS void work_tell_flush(struct work_lane *lane);
 MR_SUSPENDS void work_tell_end(struct work_lane *lane);
 
 /* work_limit.c: the runner's hooks around a request to an endpoint. */

@@ -4,6 +4,7 @@
  *
  * While a call waits its lane stays running and renewed, but its slot is free: or a process full of
  * waiting parents would starve the children they wait for. */
+#include "work/submit.h"
 #include "work/work.h"
 
 #include "base/clock.h"
@@ -74,29 +75,20 @@ static int work_submit(struct work_lane *lane, const struct run_child *child, en
         err->class = MR_CLASS_PERMANENT;
         return rc;
     }
-    mem_auto struct job_first *first = mem_alloc(pipeline->stage_count * sizeof *first);
-    uint32_t first_count = 0;
-    for (uint32_t i = 0; i < pipeline->stage_count; i++)
-        if (pipeline->stages[i].need_count == 0)
-            first[first_count++] =
-                (struct job_first){pipeline->stages[i].name, pipeline->stages[i].queue};
-    const struct job_submit submit = {
-        .id = child->id,
-        .pipeline = child->pipeline,
-        .digest = digest,
-        .input = child->input,
-        .input_len = child->input_len,
-        .req = req,
-        .ttl_ms = ttl_ms,
-        .prio = mode == JOB_CALL ? QUEUE_CALL : QUEUE_NORMAL,
-        .owner = lane->grant.owner && *lane->grant.owner ? lane->grant.owner : NULL,
-        .ancestors = ancestors,
-        .mode = mode,
-        .first = first,
-        .first_count = first_count,
-        .queue_max = mode == JOB_CALL ? 0 : worker->setup->queue_max,
-        .retention_status_ms = pipeline->retention_status_ms,
-        .retention_result_ms = pipeline->retention_result_ms};
+    char after[SUBMIT_AFTER_BYTES];
+    struct job_submit submit = {.id = child->id,
+                                .digest = digest,
+                                .input = child->input,
+                                .input_len = child->input_len,
+                                .req = req,
+                                .prio = mode == JOB_CALL ? QUEUE_CALL : QUEUE_NORMAL,
+                                .owner = lane->grant.owner && *lane->grant.owner ? lane->grant.owner
+                                                                                 : NULL,
+                                .ancestors = ancestors,
+                                .mode = mode,
+                                .queue_max = mode == JOB_CALL ? 0 : worker->setup->queue_max};
+    mem_auto struct job_first *first = NULL;
+    submit_fill(&submit, pipeline, ttl_ms, after, &first);
     rc = job_submit(worker->store, &submit, ret, err);
     if (rc != MR_OK)
         return rc;
@@ -217,11 +209,15 @@ int work_call(struct run *run, struct stage *stage, const struct run_child *chil
         rc = work_submit(lane, child, JOB_CALL, req, ttl_ms, &submitted, err);
         if (rc != MR_OK)
             return rc;
-        lane->calls++;
-        worker_slot_free(lane);
+        if (submitted.round == 0) { /* a tombstone: this run of the parent was stopped before */
+            error_set(err, MR_E_CALL_FAILED, "pipeline %s (job %s) was cancelled", child->pipeline,
+                      child->id);
+            err->class = MR_CLASS_PERMANENT;
+            return MR_E_CALL_FAILED;
+        }
+        room_call_begin(lane);
         rc = work_wait_child(lane, child, until_ms, ret_text, ret_len, err);
-        lane->calls--;
-        worker_slot_take(lane);
+        room_call_end(lane);
     } while (rc == MR_E_LOST && !lane->is_lost && scope_error(scope_current()) == MR_OK &&
              clock_now_ms() < until_ms);
     return rc;

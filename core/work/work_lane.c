@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define WORK_BEHIND_MS   5000u /* parked when this host has not loaded a newer revision yet */
+#define WORK_AGAIN_MS    1000u /* parked: the process is full, or Redis would not say */
 #define WORK_DEADLINE_MS 2000u /* after the job's deadline, when the store has not said so */
 
 static struct work_lane **work_lane_bucket(struct worker *worker, const char *job, uint32_t number)
@@ -41,7 +42,7 @@ static void work_lane_link(struct work_lane *lane)
         worker->lanes->link = &lane->next;
     worker->lanes = lane;
     worker->held++;
-    worker_slot_take(lane);
+    room_take(lane);
     atomic_store_explicit(&worker->setup->page->running, worker->held, memory_order_relaxed);
 }
 
@@ -56,7 +57,10 @@ static void work_lane_unlink(struct work_lane *lane)
     if (lane->next)
         lane->next->link = lane->link;
     worker->held--;
-    worker_slot_free(lane);
+    room_leave(lane);
+    /* What is pending with this worker and not in hand is begun at once, not a lease later. */
+    if (lane->is_lost || lane->is_claimed)
+        worker->look_at_own = true;
     atomic_store_explicit(&worker->setup->page->running, worker->held, memory_order_relaxed);
     atomic_fetch_add_explicit(&worker->setup->page->served, 1, memory_order_relaxed);
     if (worker->held == 0 && worker->drain_wait)
@@ -90,10 +94,11 @@ static void work_lane_park(struct work_lane *lane, uint64_t ms)
         log_error("lane could not be parked", &err, "job", lane->lane.job, NULL);
 }
 
-/* The job has a revision that this host cannot have: it fails, unless this host is behind, then
- * another one will run it. */
+/* The job has a revision that this host cannot have: it fails, unless this host is behind, or has
+ * no such pipeline at all: then another one will run it. */
 static void work_lane_refuse(struct work_lane *lane, const struct error *why)
 {
+    log_error("lane refused", why, "job", lane->lane.job, NULL);
     if (lane->grant.own_number < lane->grant.revision_number) {
         work_lane_park(lane, WORK_BEHIND_MS);
         return;
@@ -111,6 +116,30 @@ static void work_lane_refuse(struct work_lane *lane, const struct error *why)
     }
 }
 
+/* Gets the job's revision, which is not known here; true: begin the lane again. Else the lane is
+ * given up in the way that is right. */
+static bool work_lane_fetch(struct work_lane *lane, const char *revision)
+{
+    const char *name = lane->lane.pipeline;
+    struct error err = {0};
+    if (!*revision) {
+        log_event(LOG_INFO, "lane parked: its pipeline is another host's", "job", lane->lane.job,
+                  "pipeline", name, NULL);
+        work_lane_park(lane, WORK_BEHIND_MS);
+        return false;
+    }
+    int rc = revision_fetch(lane->worker, name, revision, &err);
+    if (rc == MR_E_PIPELINE_CHANGED) {
+        work_lane_refuse(lane, &err);
+    } else if (rc != MR_OK) { /* nothing is known of the revision: the lane comes back */
+        log_error("revision could not be read", &err, "job", lane->lane.job, NULL);
+        wait_shield(1);
+        work_lane_park(lane, WORK_AGAIN_MS);
+        wait_shield(-1);
+    }
+    return rc == MR_OK;
+}
+
 /* Begins the lane; true when it is granted and its pipeline known. */
 static __attribute__((noinline)) bool work_lane_begin(struct work_lane *lane)
 {
@@ -121,8 +150,9 @@ static __attribute__((noinline)) bool work_lane_begin(struct work_lane *lane)
         mem_auto char *known = revision_known(worker->revisions, name);
         const struct page_slot *page = worker->setup->page;
         bool is_culprit = strcmp(page->culprit_job, lane->lane.job) == 0;
-        mem_auto char *culprit = is_culprit ? mem_format("plugin %s, SIG%s", page->culprit_plugin,
-                                                         sigabbrev_np(page->reaped_signal))
+        const char *sig = page->reaped_signal ? sigabbrev_np(page->reaped_signal) : NULL;
+        mem_auto char *culprit = is_culprit ? mem_format("plugin %s, %s%s", page->culprit_plugin,
+                                                         sig ? "SIG" : "exit", sig ? sig : "")
                                             : NULL;
         const struct lane_begin begin = {.revision = own ? own->revision : "",
                                          .known = known,
@@ -156,11 +186,8 @@ static __attribute__((noinline)) bool work_lane_begin(struct work_lane *lane)
         } else if (lane->grant.verdict != LANE_REV) {
             return false;
         }
-        if (revision_fetch(worker, name, revision ? revision : "", &err) != MR_OK) {
-            log_error("lane refused", &err, "job", lane->lane.job, NULL);
-            work_lane_refuse(lane, &err);
+        if (!work_lane_fetch(lane, revision ? revision : ""))
             return false;
-        }
     }
     return false;
 }
@@ -228,9 +255,7 @@ static enum run_verdict work_lane_run(struct work_lane *lane)
     lane_grant_trim(grant); /* what is in the document now need not be held twice */
     lane->run.priority = grant->prio;
     lane->run.metadata = grant->metadata && *grant->metadata ? grant->metadata : NULL;
-    size_t bytes = doc_bytes(lane->run.doc);
-    lane->bytes = bytes;
-    lane->worker->bytes += bytes;
+    room_count(lane);
     return end ? work_lane_end(lane) : runner_run(&lane->run);
 }
 
@@ -245,9 +270,8 @@ static __attribute__((noinline)) void work_lane_give_up(struct work_lane *lane)
     if (lane->is_stopped) {
         /* Begun again under the same fence it says which children were noted since. */
         const struct lane_begin begin = {.revision = "", .known = ""};
-        if (lane->has_run) {
+        if (lane->grant.verdict != LANE_STOP) {
             lane_grant_done(&lane->grant);
-            lane->grant = (struct lane_grant){0};
             rc = lane_begin(worker->store, &lane->lane, &begin, &lane->grant, &err);
             if (rc != MR_OK)
                 log_error("children of a stopped job are not known", &err, "job", lane->lane.job,
@@ -255,6 +279,8 @@ static __attribute__((noinline)) void work_lane_give_up(struct work_lane *lane)
         }
         work_cancel_children(lane);
         rc = lane_drop(worker->store, &lane->lane, &verdict, &err);
+    } else if (lane->is_parked && !worker->draining) {
+        rc = lane_park(worker->store, &lane->lane, WORK_AGAIN_MS, &verdict, &err);
     } else {
         rc = lane_handback(worker->store, &lane->lane, &verdict, &err);
     }
@@ -265,7 +291,6 @@ static __attribute__((noinline)) void work_lane_give_up(struct work_lane *lane)
 
 static void work_lane_free(struct work_lane *lane)
 {
-    lane->worker->bytes -= lane->bytes;
     if (lane->has_run) {
         doc_free(lane->run.doc);
         scope_done(&lane->run.scope);
@@ -314,8 +339,11 @@ static void work_lane_main(void *arg)
 
 void work_lane_start(struct worker *worker, const struct lane *given)
 {
-    if (work_lane_find(worker, given->job, given->number))
+    struct work_lane *held = work_lane_find(worker, given->job, given->number);
+    if (held) {
+        held->is_claimed = held->is_claimed || strcmp(held->lane.entry, given->entry) != 0;
         return;
+    }
     struct work_lane *lane = mem_zalloc(sizeof *lane);
     lane->worker = worker;
     lane->lane = *given;

@@ -153,10 +153,13 @@ static int work_commit(struct run *run, struct stage *stage, enum stage_outcome 
     }
     work_take_usage(run, &commit.usage);
     struct lane_next next = {0};
+    work_tell_flush(lane);
     lane->writing++;
     int rc = lane_commit(lane->worker->store, &lane->lane, &commit, &next, err);
     lane->writing--;
-    return rc == MR_OK ? work_next(lane, &next, ret_next, err) : rc;
+    rc = rc == MR_OK ? work_next(lane, &next, ret_next, err) : rc;
+    room_count(lane);
+    return rc;
 }
 
 int work_end(struct work_lane *lane, struct run_next *ret_next, struct error *err)
@@ -233,6 +236,7 @@ static int work_fail(struct run *run, struct stage *stage, const struct error *w
               "stage", stage->name, "class", error_class_name(fail.class), NULL);
     work_take_usage(run, &fail.usage);
     struct lane_next next = {0};
+    work_tell_flush(lane);
     lane->writing++;
     int rc = lane_fail(lane->worker->store, &lane->lane, &fail, &next, err);
     lane->writing--;

@@ -1,6 +1,8 @@
 /* Progress and events of running tasks on their way to Redis: events in order, progress merged to
  * one a second and lane. A fiber of the lane sends while there is anything; the plugin's calls only
- * append. What has not gone out when the lane ends is dropped: its end says more. */
+ * append. A checkpoint lets waiting deltas go first, so that a reader has a stage's text whole
+ * before its end; progress that has not gone out when the lane ends is dropped: its end says more.
+ */
 #include "work/work.h"
 
 #include "base/clock.h"
@@ -169,6 +171,16 @@ void work_emit(struct run *run, struct stage *stage, const char *kind, const cha
     struct work_tell *tell = tell_of(run->data);
     tell_add(tell, kind, stage->name, data, len, strcmp(kind, "stage.delta") == 0);
     tell_start(tell);
+}
+
+void work_tell_flush(struct work_lane *lane)
+{
+    struct work_tell *tell = lane->tell;
+    struct work_told *told = tell ? tell->first : NULL;
+    while (told && !told->is_live)
+        told = told->next;
+    while (told && tell->first && scope_error(&tell->scope) == MR_OK)
+        tell_send(tell);
 }
 
 void work_tell_end(struct work_lane *lane)

@@ -8,34 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WORKER_END_MS 5000u /* for handing back, once `drain` is over */
-
-size_t worker_free_slots(const struct worker *worker)
-{
-    if (worker->draining || worker->bytes > worker->setup->memory_max ||
-        worker->loop.fibers > worker->setup->fibers_max)
-        return 0;
-    return worker->busy < worker->setup->concurrency ? worker->setup->concurrency - worker->busy
-                                                     : 0;
-}
-
-void worker_slot_free(struct work_lane *lane)
-{
-    if (!lane->has_slot)
-        return;
-    lane->has_slot = false;
-    lane->worker->busy--;
-    if (lane->worker->claim_wait)
-        wait_wake(lane->worker->claim_wait, MR_OK);
-}
-
-void worker_slot_take(struct work_lane *lane)
-{
-    if (lane->has_slot || lane->calls)
-        return;
-    lane->has_slot = true;
-    lane->worker->busy++;
-}
+#define WORKER_END_MS   3000u /* for handing back, once `drain` is over */
+#define WORKER_PAUSE_MS 500u  /* before Redis is asked again whether it will do */
 
 /* ---- Queues ---- */
 
@@ -150,46 +124,72 @@ static void worker_on_redis(void *arg, bool up)
 
 /* ---- Start, drain, end ---- */
 
-/* Tries until Redis answers, then checks it and registers. What cannot be mended by waiting ends
- * the process. */
-static int worker_join(struct worker *worker, struct error *err)
+int worker_put_revisions(struct worker *worker, struct error *err)
 {
-    char name[160], instance[33];
-    hash_random_hex(instance, 16);
-    snprintf(name, sizeof name, "%s/w%d", worker->setup->node, worker->setup->slot);
-    snprintf(worker->setup->page->instance, sizeof worker->setup->page->instance, "%s", instance);
-    const char *reaped = worker->setup->page->reaped[0] ? worker->setup->page->reaped : NULL;
-    int rc;
-    while ((rc = store_check(worker->store, err)) == MR_E_STORE &&
-           scope_error(&worker->scope) == MR_OK)
-        log_error("waiting for Redis", err, NULL);
-    if (rc == MR_OK)
-        rc = worker_enroll(worker->store, name, instance, reaped, err);
+    int rc = MR_OK;
     for (const struct pipeline_source *const *source = worker->setup->sources;
          rc == MR_OK && *source; source++)
         rc = revision_put(worker->store, (*source)->name, (*source)->revision, (*source)->text,
                           (*source)->len, err);
+    return rc;
+}
+
+/* Tries until Redis answers, then checks it and registers. What cannot be mended by waiting ends
+ * the process. */
+static int worker_join(struct worker *worker, struct error *err)
+{
+    struct page_slot *page = worker->setup->page;
+    char name[PAGE_NAME], instance[33];
+    hash_random_hex(instance, 16);
+    const char *reaped = page->reaped[0] ? page->reaped : NULL;
+    if (reaped) /* its name may have a suffix: what is pending stands under that name */
+        snprintf(name, sizeof name, "%s", page->reaped_name);
+    else
+        snprintf(name, sizeof name, "%s/w%d", worker->setup->node, worker->setup->slot);
+    int rc;
+    while ((rc = store_check(worker->store, err)) == MR_E_STORE &&
+           scope_error(&worker->scope) == MR_OK) {
+        log_error("waiting for Redis", err, NULL);
+        wait_sleep(&worker->loop, WORKER_PAUSE_MS);
+    }
+    if (rc == MR_OK)
+        rc = worker_enroll(worker->store, name, instance, reaped, err);
+    if (rc != MR_OK)
+        return rc;
+    /* From here on the master names this instance, not the one before, to the next child. */
+    snprintf(page->name, sizeof page->name, "%s", worker->store->worker);
+    snprintf(page->instance, sizeof page->instance, "%s", instance);
+    rc = worker_put_revisions(worker, err);
     return rc == MR_OK ? worker_listen(worker, err) : rc;
 }
 
+/* Waits until no lane is in hand, at most `ms`. */
+static void worker_await_lanes(struct worker *worker, uint64_t ms)
+{
+    if (worker->held == 0)
+        return;
+    struct wait wait;
+    wait_init(&wait, &worker->loop);
+    worker->drain_wait = &wait;
+    wait_for(&wait, ms);
+    worker->drain_wait = NULL;
+}
+
 /* Waits for the lanes in hand, at most `drain`; then they are cancelled and hand themselves back.
- */
+ * Without Redis they cannot: then they end as they are, and their leases run out. */
 static void worker_drain(struct worker *worker)
 {
-    if (worker->held) {
+    if (worker->held && worker->stop.kind != STOP_NOW) {
         log_line(LOG_INFO, "draining: %zu lanes in hand", worker->held);
-        struct wait wait;
-        wait_init(&wait, &worker->loop);
-        worker->drain_wait = &wait;
-        if (worker->stop.kind != STOP_NOW)
-            wait_for(&wait, worker->setup->drain_ms);
-        worker->drain_wait = NULL;
+        worker_await_lanes(worker, worker->setup->drain_ms);
     }
     if (worker->held)
         log_line(LOG_INFO, "handing back %zu lanes", worker->held);
     worker->runner.stopping = true;
     worker->store->patience_ms = WORKER_END_MS;
     scope_cancel(&worker->lanes_scope, MR_E_STOPPING);
+    worker_await_lanes(worker, WORKER_END_MS);
+    redis_hurry(worker->redis);
     group_wait(&worker->lanes_group);
     runner_settle(&worker->runner);
 }
@@ -234,9 +234,10 @@ static void worker_main(void *arg)
     redis_close(worker->blocking); /* what it was about to be given stays in the queue */
     worker->blocking = NULL;
     worker_drain(worker);
-    claim_hand_back(worker);
+    if (store_is_up(worker->store)) /* without Redis the leases decide, and nobody waits for it */
+        claim_hand_back(worker);
     keeper_stop(worker->keeper);
-    if (worker_leave(worker->store, &err) != MR_OK)
+    if (store_is_up(worker->store) && worker_leave(worker->store, &err) != MR_OK)
         log_error("registration could not be taken back", &err, NULL);
     loop_stop(&worker->loop);
 }
@@ -322,6 +323,7 @@ int worker_run(const struct worker_setup *given)
         setup.page = &none;
     struct worker *worker = mem_zalloc(sizeof *worker);
     worker->setup = &setup;
+    worker->waiting_end = &worker->waiting;
     struct error err = {0};
     int code = 1;
     fiber_set_limit(setup.fibers_max + setup.concurrency);

@@ -5,6 +5,7 @@
 #include "app/bundle.h"
 #include "app/check.h"
 #include "app/privilege.h"
+#include "app/stdio.h"
 #include "app/supervisor.h"
 #include "base/log.h"
 #include "fcgi/front_main.h"
@@ -257,6 +258,9 @@ static int daemon_master(struct daemon *self, bool only_test)
     } else if (only_test) {
         printf("configuration and pipelines are good\n");
         code = 0;
+    } else if ((has_front && !daemon_files(config, CHILD_FRONT)) ||
+               (config->role != CONFIG_FRONT && !daemon_files(config, CHILD_WORKER))) {
+        code = 1; /* told already; root raises the limit here, before it is given up */
     } else if (has_front && listener_open(config->listen, (mode_t)config->listen_mode,
                                           config->listen_trusted != 0, &listener, &err) != MR_OK) {
         log_error("not started", &err, NULL);
@@ -298,6 +302,8 @@ int main(int argc, char **argv)
     struct error err = {0};
     bool only_test = false;
     const char *given = NULL;
+    if (!stdio_fill())
+        return 1;
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
                                             {"test", no_argument, NULL, 't'},
                                             {"version", no_argument, NULL, 'V'},
@@ -328,6 +334,7 @@ int main(int argc, char **argv)
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a log at the limit of a file's size fails to be written */
     if (child_from_env(&self.child, &err) != MR_OK) {
         fprintf(stderr, "millrace-fcgi: %s\n", err.message);
         return 1;

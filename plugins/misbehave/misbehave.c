@@ -19,13 +19,20 @@ static const struct mr_option options[] = {
     MR_OPT_TEMPLATE(struct settings, how, "how", "\"{{ .input.how }}\"", 0,
                     "What to do: one of the words in the table of misbehave.c."),
     MR_OPT_DURATION(struct settings, for_ms, "for", "200ms", 0, 0, 0,
-                    "How long \"hold\" holds the loop."),
+                    "How long \"hold\" and \"spin\" hold the loop."),
 };
 
 static uint64_t now_ms(void)
 {
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static uint64_t cpu_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
     return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
@@ -70,6 +77,16 @@ static int hold(mr_context *cx, const struct settings *set)
     return output_word(cx, "held");
 }
 
+/* The same, counted in time of this thread: a process that is stopped meanwhile has it all before
+ * it. */
+static int spin(mr_context *cx, const struct settings *set)
+{
+    uint64_t end = cpu_ms() + set->for_ms;
+    while (cpu_ms() < end)
+        ;
+    return output_word(cx, "spun");
+}
+
 /* The same without an end. */
 static int stall(mr_context *cx, const struct settings *set)
 {
@@ -94,6 +111,18 @@ static int overflow(mr_context *cx, const struct settings *set)
     (void)cx;
     (void)set;
     return recurse(begin);
+}
+
+/* Deltas, the last of them right before the end. */
+static int tell(mr_context *cx, const struct settings *set)
+{
+    (void)set;
+    for (int i = 1; i <= 3; i++) {
+        json_t *data = json_pack("{s:i}", "told", i);
+        mr_emit(cx, "stage.delta", data);
+        json_decref(data);
+    }
+    return output_word(cx, "told");
 }
 
 /* Says that all is well, and has set no output. */
@@ -193,8 +222,10 @@ static const struct {
     {"abort", abort_process},
     {"exit", exit_process},
     {"hold", hold},
+    {"spin", spin},
     {"stall", stall},
     {"overflow", overflow},
+    {"tell", tell},
     {"silent", silent},
     {"positive", positive_code},
     {"unknown", unknown_code},

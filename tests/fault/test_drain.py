@@ -5,6 +5,7 @@ import threading
 
 import ledger
 import rig as rigs
+import samples
 
 
 def test_term_drains(new_rig):
@@ -85,3 +86,23 @@ def test_submissions_during_a_drain_are_refused_or_kept(new_rig):
     r.until_ready()
     assert taken
     ledger.assert_done(r, taken, repeated=taken)
+
+
+def test_stop_without_redis(new_rig):
+    """TERM, and the loss of the master, while Redis is away: everything ends soon, however many queues there are.
+    Fails with: core/work/worker.c, worker_main: `if (true)` before claim_hand_back()."""
+    queues = {f"p{i}": {**samples.ECHO, "stages": [{"name": "say", "plugin": "echo", "queue": f"q{i}"}]} for i in range(4)}
+    for number, victim in ((signal.SIGTERM, "daemon"), (signal.SIGKILL, "master")):
+        r = new_rig(workers=2, pipelines=queues)
+        children = rigs.children_of(r.daemon.pid)
+        assert len(children) == 3
+        for name in ("worker 1", "worker 2"):
+            r.daemon.wait_line(f"{name}: ready")
+        r.kill_redis()
+        for name in ("worker 1", "worker 2"):
+            r.daemon.wait_line(f"{name}: Redis is away")
+        r.kill(r.daemon.pid, number)
+        status = r.daemon.wait(10)
+        assert status == (0 if number == signal.SIGTERM else -signal.SIGKILL), (victim, status)
+        for pid in children:
+            rigs.until_gone(pid, patience=10)

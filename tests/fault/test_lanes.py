@@ -1,12 +1,12 @@
 """Corners of lanes and leases: what a worker must not keep, lose or give up when something beside it goes wrong."""
 
-import os
 import signal
 
 import ledger
 import rig as rigs
 import samples
 
+MISBEHAVE = {"plugins": [str(rigs.BUILD / "plugins"), str(rigs.BUILD / "tests" / "plugins")]}
 NAP = {"stages": [{"name": "nap", "plugin": "sleep", "options": {"for": "100ms"}}], "result": {"napped": True}}
 
 
@@ -47,7 +47,6 @@ def test_revision_that_cannot_be_read_now(new_rig):
     r.start_daemon()
     r.until_ready()
     r.daemon.wait_line("revision could not be read|lane refused")
-    assert r.job(id)["status"] not in ("failed",), r.job(id)
     r.redis.execute_command("ACL", "SETUSER", "default", "+get")
     job = r.wait_job(id)
     assert (job["status"], job["result"]) == ("completed", "one"), job
@@ -122,9 +121,8 @@ def test_successor_dies_before_it_registers(new_rig):
 def test_stopped_while_a_stage_holds_the_loop(new_rig):
     """Time in which the whole process was stopped is not time in which a stage held the loop: nobody is charged.
     Fails with: core/work/keeper.c, keeper_watch: without `floor_us`."""
-    hold = {"stages": [{"name": "hold", "plugin": "misbehave", "options": {"how": "hold", "for": "900ms"}}]}
-    r = new_rig(workers=2, pipelines={"hold": hold},
-                config={"lease": "3s", "stall": "2s", "plugins": [str(rigs.BUILD / "plugins"), str(rigs.BUILD / "tests/plugins")]})
+    hold = {"stages": [{"name": "hold", "plugin": "misbehave", "options": {"how": "spin", "for": "1s"}}]}
+    r = new_rig(workers=2, pipelines={"hold": hold}, config={**MISBEHAVE, "lease": "3s", "stall": "2s"})
     id = r.submit("hold", {"n": 1})["id"]
     at = r.daemon.wait_line(r"worker (\d): .*a stage holds the loop")
     stopped = r.workers()[int(at.group(1)) - 1]
@@ -134,7 +132,7 @@ def test_stopped_while_a_stage_holds_the_loop(new_rig):
     r.wait_job(id)
     mark = len(r.daemon.lines)
     r.kill(stopped, signal.SIGCONT)
-    r.daemon.wait_line("lost to another worker|child died|aborting", since=mark)
+    r.daemon.wait_line("lost to another worker|child died", since=mark)
     assert stopped in r.workers(), r.daemon.tail()
 
 
@@ -173,7 +171,6 @@ def test_dispatched_children_keep_their_pipelines_promises(new_rig):
     r = new_rig(workers=1, pipelines={"parent": dispatch, "child": child, "follow": samples.ECHO})
     id = r.run("parent", {"n": "1"})["result"]
     id = id["id"] if isinstance(id, dict) else id
-    assert "deadline" in r.redis.hgetall(f"mr:{{0}}:job:{id}") or r.wait_job(id)["status"] == "completed"
     assert r.redis.hget(f"mr:{{0}}:job:{id}", "ttl") == "3600000"
     assert r.wait_job(id)["status"] == "completed"
     r.until(lambda: [k for k in keys(r, "mr:{0}:job:*") if r.redis.hget(k, "pipeline") == "follow"], patience=10)
@@ -190,12 +187,33 @@ def test_what_is_due_is_not_held_up_by_one_that_cannot_be_woken(new_rig):
     assert r.wait_job(id, patience=10)["status"] == "completed"
 
 
-def test_redis_that_comes_back_empty_gets_the_revisions_again(new_rig):
-    """Fails with: core/work/claim.c, claim_fiber: revisions are only stored at start."""
-    r = new_rig(workers=1, pipelines={"say": samples.ECHO})
-    before = keys(r, "mr:{rev:*")
-    assert before
+def test_deltas_right_before_the_end_of_a_stage(new_rig):
+    """A reader has the text of a stage whole before its end.
+    Fails with: core/work/work_ops.c, work_commit: without work_tell_flush."""
+    tell = {"stages": [samples.model("before", "before"),
+                       {"name": "tell", "plugin": "misbehave", "options": {"how": "tell"}}]}
+    r = new_rig(workers=1, pipelines={"tell": tell}, config=MISBEHAVE)
+    r.sim.rule({"hold": True})
+    id = r.submit("tell", {"n": 1})["id"]
+    r.sim.wait(held=1)
+    with r.stream(f"/api/v1/jobs/{id}/events") as stream:
+        events = iter(stream)
+        assert next(events).kind == "job.queued"
+        r.sim.release()
+        kinds = [(e.kind, e.data.get("stage")) for e in stream.until("job.completed")]
+    at = kinds.index(("stage.completed", "tell"))
+    assert kinds[at - 3:at] == [("stage.delta", "tell")] * 3, kinds
+
+
+def test_stop_while_redis_is_away(new_rig):
+    """Commits that wait for Redis do not keep a stopping worker: it ends by itself, not by the master's KILL.
+    Fails with: core/work/worker.c, worker_drain: without redis_hurry."""
+    r = new_rig(workers=1, pipelines={"ask": samples.ask(timeout="1h")}, config={"drain": "1s"})
+    r.sim.rule({"hold": True})
+    for i in range(3):
+        r.submit("ask", {"say": str(i)})
+    r.sim.wait(held=3)
     r.kill_redis()
-    r.start_redis()
-    r.until(lambda: sorted(keys(r, "mr:{rev:*")) == sorted(before), patience=15)
-    assert r.run("say", {"n": 1})["status"] == "completed"
+    r.sim.release()
+    assert r.stop_daemon() == 0
+    r.daemon.wait_line('child=.worker 1. how="ended with status 0"')

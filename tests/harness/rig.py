@@ -56,6 +56,14 @@ def uuid5_bytes(namespace, data):
     return str(uuid.UUID(bytes=hashlib.sha1(namespace.bytes + data).digest()[:16], version=5))
 
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent():
+    """In a child before exec: KILL when the test is killed (PR_SET_PDEATHSIG), so that nothing outlives it."""
+    LIBC.prctl(1, signal.SIGKILL)
+
+
 class Inotify:
     """Waits for a path to appear, by inotify on its folder."""
 
@@ -63,13 +71,12 @@ class Inotify:
 
     @staticmethod
     def until_exists(path, process, patience=PATIENCE):
-        libc = ctypes.CDLL(None, use_errno=True)
-        fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         assert fd >= 0, os.strerror(ctypes.get_errno())
         try:
             folder = os.fsencode(os.path.dirname(path))
             flags = Inotify.IN_CREATE | Inotify.IN_MOVED_TO
-            assert libc.inotify_add_watch(fd, folder, flags) >= 0, os.strerror(ctypes.get_errno())
+            assert LIBC.inotify_add_watch(fd, folder, flags) >= 0, os.strerror(ctypes.get_errno())
             limit = time.monotonic() + patience
             while not os.path.exists(path):
                 assert process.is_alive(), f"{process.name} ended with {process.process.returncode}:\n{process.tail()}"
@@ -92,7 +99,7 @@ class Process:
         out = subprocess.PIPE if pump else open(log, "ab")
         self.process = subprocess.Popen(
             [str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            env=env, cwd=cwd, start_new_session=True, **more
+            env=env, cwd=cwd, start_new_session=True, preexec_fn=die_with_parent, **more
         )
         self.pid = self.process.pid
         self.thread = None
@@ -743,7 +750,7 @@ class Rig:
         if API_KEY in text:
             line = next(line for line in text.splitlines() if API_KEY in line)
             problems.append(f"the endpoint's key stands in a log: {line}")
-        for sign in ("AddressSanitizer", "runtime error:", "Segmentation", "was killed by signal", "stack smashing"):
+        for sign in ("AddressSanitizer", "LeakSanitizer", "runtime error:", "Segmentation", "was killed by signal", "stack smashing"):
             found = [line for line in text.splitlines() if sign in line]
             if found and not self.killed:
                 problems.append(f"{sign}: {found[:3]}")

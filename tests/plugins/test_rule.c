@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -160,6 +161,17 @@ static void test_reload(void **state)
     assert_int_equal(count(fake, "log error rules stay as they were"), 1);
     assert_int_equal(count(fake, "rules/a.json: is not JSON"), 1);
 
+    /* A pipe in a file's place has no writer to wait for: said once as well. */
+    fake_write("rules/a.json", "2");
+    mem_auto char *pipe = mem_format("%s/rules/pipe.json", fake_dir());
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    for (int i = 0; i < 2; i++) {
+        fake->clock_ms += 1000;
+        assert_answer(fake, "'b'", "3");
+    }
+    assert_int_equal(count(fake, "rules/pipe.json: is not a file"), 1);
+    unlink(pipe);
+
     /* Mended; a file that is gone is gone. */
     fake_write("rules/a.json", "55");
     mem_auto char *gone = mem_format("%s/rules/b.json", fake_dir());
@@ -176,7 +188,7 @@ static void test_reload(void **state)
         fake->clock_ms += 1000;
         assert_answer(fake, "'a'", "55");
     }
-    assert_int_equal(count(fake, "log error rules stay as they were"), 2);
+    assert_int_equal(count(fake, "log error rules stay as they were"), 3);
     assert_int_equal(rename(to, from), 0);
     fake_write("rules/a.json", "66");
     fake->clock_ms += 1000;

@@ -92,7 +92,7 @@ def test_broken_envelope_is_tried_again(rig, sim):
 
 
 def test_reset_and_truncated_are_tried_again(rig, sim):
-    for rule in ({"reset": True}, {"truncate": True}, {"reset_after_bytes": 100}, {"close": True, "truncate": 40}):
+    for rule in ({"truncate": True}, {"reset_after_bytes": 100}, {"close": True, "truncate": 40}):
         say = "cut " + str(rule)
         sim.rule(rule, {"contains": say}, times=1)
         job = rig.run("ask", {"say": say})
@@ -101,6 +101,14 @@ def test_reset_and_truncated_are_tried_again(rig, sim):
         attempts = (1, 2) if rule == {"reset": True} else (2,)
         assert job["stages"]["ask"]["attempts"] in attempts, (rule, job)
         assert len([each for each in sim.journal() if say in each["text"]]) == 2, rule
+
+
+def test_a_reset_before_any_byte_is_made_good(rig, sim):
+    """By a second attempt; or by curl itself, when the connection had been used before and was simply gone."""
+    sim.rule({"reset": True}, {"contains": "reset at once"}, times=1)
+    job = rig.run("ask", {"say": "reset at once"})
+    assert job["status"] == "completed" and job["stages"]["ask"]["attempts"] in (1, 2), job
+    assert sim.stats()["requests"] == 2
 
 
 def test_silence_ends_with_the_stages_timeout(rig, sim):

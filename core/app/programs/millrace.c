@@ -1,7 +1,8 @@
 /* `millrace`: the program for people. Everything is in app/cli.c. */
 #include "app/cli.h"
+#include "app/stdio.h"
 
 int main(int argc, char **argv)
 {
-    return cli_main(argc, argv);
+    return !stdio_fill() ? CLI_FAILED : cli_main(argc, argv);
 }

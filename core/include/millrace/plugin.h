@@ -487,17 +487,19 @@ MR_INLINE void mr_usage(mr_context *cx, int64_t input_tokens, int64_t output_tok
     cx->host->usage(cx, input_tokens, output_tokens);
 }
 
-/* JSON of others. Texts over 64 KiB are parsed and printed on a thread: then these calls suspend. */
+/* JSON of others. Texts over 64 KiB are parsed and printed on a thread: then these calls suspend.
+ */
 
 /* Parses text from outside with the host's limits. New reference. MR_E_BAD_RESPONSE with line and
  * column as the task's error. */
-MR_SUSPENDS MR_INLINE int mr_parse(mr_context *cx, const char *text, uint64_t len, struct json_t **ret_value)
+MR_SUSPENDS MR_INLINE int mr_parse(mr_context *cx, const char *text, uint64_t len,
+                                   struct json_t **ret_value)
 {
     return cx->host->parse(cx, text, len, ret_value);
 }
 /* Compact text; the task's until it ends. */
-MR_SUSPENDS MR_INLINE int mr_print(mr_context *cx, const struct json_t *value, const char **ret_text,
-                       uint64_t *ret_len)
+MR_SUSPENDS MR_INLINE int mr_print(mr_context *cx, const struct json_t *value,
+                                   const char **ret_text, uint64_t *ret_len)
 {
     return cx->host->print(cx, value, ret_text, ret_len);
 }

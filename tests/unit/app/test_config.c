@@ -193,6 +193,10 @@ static void test_refused(void **state)
     refused("{\"listen\":\"fd:x\"}", "/listen", "descriptor");
     refused("{\"listen_mode\":\"rw\"}", "/listen_mode", "octal");
     refused("{\"redis\":{\"url\":\"http://x\"}}", "/redis/url", "redis://");
+    refused("{\"redis\":{\"prefix\":\"a{b}\"}}", "/redis/prefix", "A-Z");
+    refused("{\"redis\":{\"partitions\":1025}}", "/redis/partitions", "1024");
+    refused("{\"limits\":{\"address_allow\":[\"::1\",\"10.0.0.0/33\"]}}", "/limits/address_allow/1",
+            "10.0.0.0/8");
     refused("{\"redis\":3}", "/redis", "must be an object");
     refused("{\"role\":\"both\"}", "/role", "\"front\"");
     refused("{\"queues\":[]}", "/queues", "names no queue");

@@ -115,6 +115,7 @@ static void faults(void **state)
         {"{" GOOD ",\"run_at\":\"9999-01-01T00:00:00Z\"}", "/run_at"},
         {"{" GOOD ",\"run_at\":\"2030-01-01T00:00:00Z\",\"delay\":\"1s\"}", "/run_at"},
         {"{" GOOD ",\"deadline\":null}", "/deadline"},
+        {"{" GOOD ",\"deadline\":\"0s\"}", "/deadline"},
         {"{" GOOD ",\"metadata\":[]}", "/metadata"},
         {"{" GOOD ",\"metadata\":{\"k\":1}}", "/metadata/k"},
         {"{" GOOD ",\"fresh\":\"yes\"}", "/fresh"},

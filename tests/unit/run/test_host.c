@@ -227,6 +227,8 @@ static int run_events(mr_context *cx, const void *settings)
     mr_log(cx, MR_LOG_WARN, "odd: %d", 3);
     mr_usage(cx, 10, 20);
     mr_usage(cx, 1, -5);
+    mr_usage(cx, 0, INT64_MAX);
+    mr_usage(cx, 0, INT64_MAX);
     return mr_fail(cx, MR_E_QUOTA, "none left");
 }
 
@@ -239,7 +241,7 @@ static void test_events_and_usage(void **state)
                                       "log a 2 odd: 3; fail a quota/permanent; ");
     /* What a failed attempt has used was paid for as well. */
     assert_int_equal(job.lane.run.input_tokens, 11);
-    assert_int_equal(job.lane.run.output_tokens, 20);
+    assert_int_equal(job.lane.run.output_tokens, (int64_t)1 << 50);
     end(&job);
 }
 
@@ -426,7 +428,7 @@ static int run_http(mr_context *cx, const void *settings)
     assert_true(reply.header_count > 0);
     /* A provider that echoes the key must not bring it into the job's error. */
     mr_log(cx, MR_LOG_INFO, "key sk-very-secret");
-    return mr_fail(cx, MR_E_UPSTREAM_STATUS, "bad key: sk-very-secret!");
+    return mr_fail(cx, MR_E_UPSTREAM_STATUS, "bad key: sk-very-secret! and cut off: sk-very-secr");
 }
 
 struct limits {
@@ -524,7 +526,7 @@ static void test_http(void **state)
     endpoint.base_url = base_url;
     struct limits limits = {0};
     http_case(run_http, &limits, "log a 1 key ***; fail a upstream_status/retry; ",
-              "bad key: ***!");
+              "bad key: ***! and cut off: ***");
     assert_int_equal(limits.begun, 1);
     assert_int_equal(limits.ended, 1);
     limits = (struct limits){.refuse = true};

@@ -1,0 +1,124 @@
+/* Room: how many lanes this process may take on, and what happens when it is full.
+ *
+ * A lane uses a slot while a task of it works; while all it does is wait in a call its slot is
+ * free. So waiting parents are bounded by fibers and memory only. A process that is full in that
+ * sense claims nothing but recovered lanes and children of calls, and parks the parents that have
+ * waited longest: they repeat the call when they are woken, and find the child as it then stands.
+ * Without that a process full of parents would starve the children they wait for. */
+#include "work/work.h"
+
+#include "base/clock.h"
+
+static size_t room_fibers_over(const struct worker *worker)
+{
+    size_t fibers = worker->loop.fibers, max = worker->setup->fibers_max + worker->parking;
+    return fibers > max ? fibers - max : 0;
+}
+
+static size_t room_bytes_over(const struct worker *worker)
+{
+    uint64_t max = worker->setup->memory_max + worker->parking_bytes;
+    return worker->bytes > max ? (size_t)(worker->bytes - max) : 0;
+}
+
+size_t room_slots(const struct worker *worker, enum queue_class class)
+{
+    const struct worker_setup *setup = worker->setup;
+    bool is_full = worker->loop.fibers > setup->fibers_max || worker->bytes > setup->memory_max;
+    if (worker->draining || (is_full && class > QUEUE_CALL) || worker->busy >= setup->concurrency)
+        return 0;
+    return setup->concurrency - worker->busy;
+}
+
+void room_free(struct work_lane *lane)
+{
+    if (!lane->has_slot)
+        return;
+    lane->has_slot = false;
+    lane->worker->busy--;
+    if (lane->worker->claim_wait)
+        wait_wake(lane->worker->claim_wait, MR_OK);
+}
+
+void room_take(struct work_lane *lane)
+{
+    if (lane->has_slot || lane->calls)
+        return;
+    lane->has_slot = true;
+    lane->worker->busy++;
+}
+
+void room_call_begin(struct work_lane *lane)
+{
+    struct worker *worker = lane->worker;
+    if (lane->calls++ == 0) {
+        lane->waiting_next = NULL;
+        lane->waiting_link = worker->waiting_end;
+        *worker->waiting_end = lane;
+        worker->waiting_end = &lane->waiting_next;
+    }
+    room_free(lane);
+}
+
+static void room_not_waiting(struct work_lane *lane)
+{
+    if (!lane->waiting_link)
+        return;
+    *lane->waiting_link = lane->waiting_next;
+    if (lane->waiting_next)
+        lane->waiting_next->waiting_link = lane->waiting_link;
+    else
+        lane->worker->waiting_end = lane->waiting_link;
+    lane->waiting_link = NULL;
+}
+
+void room_call_end(struct work_lane *lane)
+{
+    if (--lane->calls == 0)
+        room_not_waiting(lane);
+    room_take(lane);
+}
+
+/* Whether nothing of the lane works: all that runs is one stage, and it waits in a call. */
+static bool room_is_idle(const struct work_lane *lane)
+{
+    int running = 0;
+    for (size_t i = 0; i < LIMIT_STAGES / 64; i++)
+        running += __builtin_popcountll(lane->run.running[i]);
+    return running == 1 && !lane->is_stopped && !lane->is_lost;
+}
+
+void room_park(struct worker *worker)
+{
+    for (struct work_lane *lane = worker->waiting, *next; lane; lane = next) {
+        next = lane->waiting_next;
+        if (!room_fibers_over(worker) && !room_bytes_over(worker))
+            return;
+        if (!room_is_idle(lane))
+            continue;
+        room_not_waiting(lane);
+        lane->is_parked = true;
+        worker->parking++;
+        worker->parking_bytes += lane->bytes;
+        scope_cancel(&lane->run.scope, MR_E_STOPPING);
+    }
+}
+
+void room_count(struct work_lane *lane)
+{
+    size_t bytes = doc_bytes(lane->run.doc);
+    lane->worker->bytes = lane->worker->bytes - lane->bytes + bytes;
+    if (lane->is_parked)
+        lane->worker->parking_bytes = lane->worker->parking_bytes - lane->bytes + bytes;
+    lane->bytes = bytes;
+}
+
+void room_leave(struct work_lane *lane)
+{
+    lane->worker->bytes -= lane->bytes;
+    if (lane->is_parked) {
+        lane->worker->parking--;
+        lane->worker->parking_bytes -= lane->bytes;
+    }
+    room_free(lane);
+}

@@ -1,0 +1,13 @@
+/* What a submission takes from its pipeline, whoever submits: clients, calls and dispatches. */
+#pragma once
+
+#include "run/pipeline.h"
+#include "state/job.h"
+
+#define SUBMIT_AFTER_BYTES 24
+
+/* Fills name, first stages, follow-ups and retention, and the deadline: the nearer one of the
+ * pipeline's and of `ttl_ms` (0: none). Borrows from `pipeline` and `after`; `*ret_first` is the
+ * array of first stages, free() it after the submission. */
+void submit_fill(struct job_submit *submit, const struct pipeline *pipeline, uint64_t ttl_ms,
+                 char after[SUBMIT_AFTER_BYTES], struct job_first **ret_first);

@@ -1,0 +1,147 @@
+/* Slots, and who is parked when a process is full. */
+#include "work/work.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+struct room {
+    struct worker_setup setup;
+    struct worker worker;
+    struct work_lane lanes[4];
+};
+
+/* Four lanes in hand, each with one stage at work. */
+static struct room *room_new(void)
+{
+    struct room *room = mem_zalloc(sizeof *room);
+    room->setup = (struct worker_setup){.concurrency = 5, .fibers_max = 100, .memory_max = 1000};
+    room->worker.setup = &room->setup;
+    room->worker.waiting_end = &room->worker.waiting;
+    scope_init(&room->worker.lanes_scope, NULL);
+    for (size_t i = 0; i < 4; i++) {
+        struct work_lane *lane = &room->lanes[i];
+        lane->worker = &room->worker;
+        lane->has_run = true;
+        lane->run.running[0] = 1;
+        lane->run.doc = doc_new();
+        scope_init(&lane->run.scope, &room->worker.lanes_scope);
+        room_take(lane);
+    }
+    return room;
+}
+
+static void room_end(struct room *room)
+{
+    for (size_t i = 0; i < 4; i++) {
+        struct work_lane *lane = &room->lanes[i];
+        while (lane->calls)
+            room_call_end(lane);
+        room_leave(lane);
+        doc_free(lane->run.doc);
+        scope_done(&lane->run.scope);
+    }
+    assert_int_equal(room->worker.busy, 0);
+    assert_int_equal(room->worker.bytes, 0);
+    assert_int_equal(room->worker.parking, 0);
+    assert_int_equal(room->worker.parking_bytes, 0);
+    assert_null(room->worker.waiting);
+    assert_ptr_equal(room->worker.waiting_end, &room->worker.waiting);
+    scope_done(&room->worker.lanes_scope);
+    free(room);
+}
+
+static void waiting_gives_the_slot_back(void **state)
+{
+    (void)state;
+    struct room *room = room_new();
+    assert_int_equal(room_slots(&room->worker, QUEUE_LOW), 1);
+    room_call_begin(&room->lanes[0]);
+    room_call_begin(&room->lanes[0]); /* two calls side by side: one slot */
+    assert_int_equal(room_slots(&room->worker, QUEUE_LOW), 2);
+    room_call_end(&room->lanes[0]);
+    assert_int_equal(room_slots(&room->worker, QUEUE_LOW), 2);
+    room_call_end(&room->lanes[0]);
+    assert_int_equal(room_slots(&room->worker, QUEUE_LOW), 1);
+    room->worker.draining = true;
+    assert_int_equal(room_slots(&room->worker, QUEUE_RECOVERED), 0);
+    room_end(room);
+}
+
+static void full_process_takes_children_only(void **state)
+{
+    (void)state;
+    struct room *room = room_new();
+    room->worker.loop.fibers = 101;
+    assert_int_equal(room_slots(&room->worker, QUEUE_HIGH), 0);
+    assert_int_equal(room_slots(&room->worker, QUEUE_CALL), 1);
+    assert_int_equal(room_slots(&room->worker, QUEUE_RECOVERED), 1);
+    room_end(room);
+}
+
+static void longest_waiting_parents_are_parked(void **state)
+{
+    (void)state;
+    struct room *room = room_new();
+    for (size_t i = 3; i > 0; i--)
+        room_call_begin(&room->lanes[i]);
+    room_call_end(&room->lanes[3]); /* waits no more, and begins again: the last in order */
+    room_call_begin(&room->lanes[3]);
+    room->worker.loop.fibers = 101;
+    room_park(&room->worker);
+    room_park(&room->worker); /* one too many, one is on its way: no other */
+    assert_true(room->lanes[2].is_parked);
+    assert_int_equal(scope_error(&room->lanes[2].run.scope), MR_E_STOPPING);
+    assert_false(room->lanes[1].is_parked || room->lanes[3].is_parked || room->lanes[0].is_parked);
+    room->worker.loop.fibers = 103;
+    room_park(&room->worker);
+    assert_true(room->lanes[1].is_parked && room->lanes[3].is_parked);
+    assert_false(room->lanes[0].is_parked); /* it works */
+    room_end(room);
+}
+
+static void lane_that_works_beside_its_call_is_not_parked(void **state)
+{
+    (void)state;
+    struct room *room = room_new();
+    room->lanes[1].run.running[0] = 3;
+    room_call_begin(&room->lanes[1]);
+    room->worker.loop.fibers = 1000;
+    room_park(&room->worker);
+    assert_false(room->lanes[1].is_parked);
+    room_end(room);
+}
+
+static void documents_count_as_they_grow(void **state)
+{
+    (void)state;
+    char text[902];
+    memset(text, 'x', sizeof text);
+    text[0] = text[901] = '"';
+    struct room *room = room_new();
+    for (size_t i = 0; i < 2; i++) {
+        doc_set_text(room->lanes[i].run.doc, "a", text, sizeof text);
+        room_count(&room->lanes[i]);
+        room_count(&room->lanes[i]);
+    }
+    assert_int_equal(room->worker.bytes, 2 * sizeof text);
+    assert_int_equal(room_slots(&room->worker, QUEUE_NORMAL), 0);
+    room_call_begin(&room->lanes[1]);
+    room_park(&room->worker);
+    assert_true(room->lanes[1].is_parked);
+    room_end(room);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(waiting_gives_the_slot_back),
+        cmocka_unit_test(full_process_takes_children_only),
+        cmocka_unit_test(longest_waiting_parents_are_parked),
+        cmocka_unit_test(lane_that_works_beside_its_call_is_not_parked),
+        cmocka_unit_test(documents_count_as_they_grow),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
