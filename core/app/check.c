@@ -2,16 +2,23 @@
 #include "app/check.h"
 
 #include <stdio.h>
+#include <string.h>
 
 struct check_names {
     const struct config *config;
-    const struct bundle *bundle;
+    struct pipeline_source *const *sources;
+    size_t count;
+    bool serves; /* a queue of some stage */
 };
 
 static bool check_has_pipeline(void *arg, const char *name)
 {
     const struct check_names *names = arg;
-    return bundle_find(names->bundle, name) != NULL;
+    for (size_t i = 0; i < names->count; i++)
+        if (strcmp(names->sources[i]->name, name) == 0)
+            return true;
+    mem_auto char *path = config_pipeline_file(names->config, name);
+    return path != NULL;
 }
 
 static bool check_has_endpoint(void *arg, const char *name)
@@ -20,19 +27,75 @@ static bool check_has_endpoint(void *arg, const char *name)
     return config_endpoint(names->config, name) != NULL;
 }
 
-bool check_bundle(const struct config *config, const struct bundle *bundle, struct report *report)
+/* Loads each plugin that is named, one by one, so that a crash has a name. */
+static void check_plugins(struct plugin_registry *plugins, const struct pipeline_source *source,
+                          check_note *note, void *arg)
 {
-    size_t before = report_errors(report);
-    struct check_names names = {.config = config, .bundle = bundle};
+    json_hold json_t *root = json_read(source->text, source->len, 0, NULL);
+    const json_t *stages = json_object_get(root, "stages");
+    for (size_t i = 0; i < json_array_size(stages); i++) {
+        const char *name = json_text_or(json_array_get(stages, i), "plugin", NULL);
+        struct error ignored;
+        if (!name)
+            continue;
+        note(arg, "loading plugin", name);
+        plugin_find(plugins, name, &ignored);
+    }
+}
+
+static void check_all(struct check_names *names, check_note *note, void *arg, struct report *report)
+{
+    const struct config *config = names->config;
     struct plugin_registry *plugins = plugin_registry_new(config->plugins);
     const struct pipeline_setup setup = {.plugins = plugins,
                                          .has_endpoint = check_has_endpoint,
                                          .endpoints = config->endpoint_names,
                                          .has_pipeline = check_has_pipeline,
-                                         .arg = &names};
-    for (size_t i = 0; i < bundle->count; i++)
-        pipeline_unref(pipeline_build(bundle->sources[i], &setup, report));
+                                         .arg = names};
+    for (size_t i = 0; i < names->count; i++) {
+        if (note) {
+            check_plugins(plugins, names->sources[i], note, arg);
+            note(arg, "checking pipeline", names->sources[i]->name);
+        }
+        struct pipeline *pipeline = pipeline_build(names->sources[i], &setup, report);
+        for (uint32_t k = 0; pipeline && k < pipeline->stage_count; k++)
+            names->serves = names->serves || config_serves(config, pipeline->stages[k].queue);
+        pipeline_unref(pipeline);
+    }
     plugin_registry_free(plugins);
+}
+
+bool check_sources(const struct config *config, struct pipeline_source *const *sources,
+                   size_t count, check_note *note, void *arg, struct report *report)
+{
+    size_t before = report_errors(report);
+    struct check_names names = {.config = config, .sources = sources, .count = count};
+    check_all(&names, note, arg, report);
+    return report_errors(report) == before;
+}
+
+bool check_bundle(const struct config *config, const struct bundle *bundle, check_note *note,
+                  void *arg, struct report *report)
+{
+    size_t before = report_errors(report);
+    struct check_names names = {.config = config,
+                                .sources = bundle->sources,
+                                .count = bundle->count,
+                                .serves =
+                                    config_serves(config, "default")}; /* follow-ups run there */
+    check_all(&names, note, arg, report);
+    if (bundle->count == 0)
+        report_warn(report, config->file, "/pipelines", "there is no pipeline in %s",
+                    config->pipelines[0] ? config->pipelines[0] : "any folder");
+    else if (!names.serves && config->role != CONFIG_FRONT && report_errors(report) == before)
+        error_hint(
+            report_add(report, config->file, "/queues",
+                       "names none of the queues that the pipelines use"),
+            "[\"*\"] serves them all; a stage's `queue` is \"default\" unless it says otherwise");
+    if (strcmp(config->tasks_pipeline, "prompt") != 0 &&
+        !bundle_find(bundle, config->tasks_pipeline))
+        report_warn(report, config->file, "/tasks/pipeline", "there is no pipeline \"%s\"",
+                    config->tasks_pipeline);
     return report_errors(report) == before;
 }
 

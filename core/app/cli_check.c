@@ -2,10 +2,13 @@
  *
  * Without a file: the configuration and all pipelines of its folders. With files: a file that has
  * `stages`, or another member that only pipelines have, is a pipeline and is checked with the
- * configuration that counts; any other is a configuration, checked with its pipelines. Plugins are loaded in a child process. */
+ * configuration that counts; any other is a configuration, checked with its pipelines. Plugins are
+ * loaded in a child process. */
 #include "app/check.h"
 #include "app/cli.h"
 #include "app/cli_guard.h"
+#include "base/file.h"
+#include "base/limits.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,61 +22,10 @@ struct checking {
     size_t pipelines;
 };
 
-struct names {
-    const struct config *config;
-    struct pipeline_source **sources;
-    size_t count;
-};
-
-static bool has_pipeline(void *arg, const char *name)
+static void note_step(void *arg, const char *doing, const char *name)
 {
-    const struct names *names = arg;
-    for (size_t i = 0; i < names->count; i++)
-        if (strcmp(names->sources[i]->name, name) == 0)
-            return true;
-    mem_auto char *path = config_pipeline_file(names->config, name);
-    return path != NULL;
-}
-
-static bool has_endpoint(void *arg, const char *name)
-{
-    const struct names *names = arg;
-    return config_endpoint(names->config, name) != NULL;
-}
-
-/* Loads each plugin that is named, one by one, so that a crash has a name. */
-static void load_plugins(struct checking *checking, struct plugin_registry *plugins,
-                         const struct pipeline_source *source)
-{
-    json_hold json_t *root = json_read(source->text, source->len, 0, NULL);
-    const json_t *stages = json_object_get(root, "stages");
-    for (size_t i = 0; i < json_array_size(stages); i++) {
-        const char *name = json_text_or(json_array_get(stages, i), "plugin", NULL);
-        struct error ignored;
-        if (name == NULL)
-            continue;
-        snprintf(checking->note, CLI_NOTE_BYTES, "loading plugin \"%.60s\"", name);
-        plugin_find(plugins, name, &ignored);
-    }
-}
-
-static void check_sources(struct checking *checking, const struct config *config,
-                          struct pipeline_source **sources, size_t count)
-{
-    struct names names = {config, sources, count};
-    struct plugin_registry *plugins = plugin_registry_new(config->plugins);
-    const struct pipeline_setup setup = {.plugins = plugins,
-                                         .has_endpoint = has_endpoint,
-                                         .endpoints = config->endpoint_names,
-                                         .has_pipeline = has_pipeline,
-                                         .arg = &names};
-    for (size_t i = 0; i < count; i++) {
-        load_plugins(checking, plugins, sources[i]);
-        snprintf(checking->note, CLI_NOTE_BYTES, "checking pipeline \"%.60s\"", sources[i]->name);
-        pipeline_unref(pipeline_build(sources[i], &setup, &checking->report));
-        checking->pipelines++;
-    }
-    plugin_registry_free(plugins);
+    struct checking *checking = arg;
+    snprintf(checking->note, CLI_NOTE_BYTES, "%s \"%.60s\"", doing, name);
 }
 
 /* A configuration and all its pipelines. */
@@ -83,36 +35,20 @@ static void check_config(struct checking *checking, const char *file)
     struct config *config = config_load(file, report);
     if (config == NULL)
         return;
-    char **list = config_pipeline_names(config);
-    size_t count = 0, read = 0;
-    while (list[count] != NULL)
-        count++;
-    struct pipeline_source **sources = mem_zalloc((count + 1) * sizeof(struct pipeline_source *));
-    for (size_t i = 0; i < count; i++) {
-        mem_auto char *path = config_pipeline_file(config, list[i]);
-        sources[read] = path != NULL ? pipeline_read(path, report) : NULL;
-        read += sources[read] != NULL;
-        free(list[i]);
-    }
-    free(list);
-    if (count == 0)
-        report_warn(report, file, "/pipelines", "there is no pipeline in %s",
-                    config->pipelines[0] != NULL ? config->pipelines[0] : "any folder");
-    mem_auto char *tasks = config_pipeline_file(config, config->tasks_pipeline);
-    if (tasks == NULL && strcmp(config->tasks_pipeline, "prompt") != 0)
-        report_warn(report, file, "/tasks/pipeline", "there is no pipeline \"%s\"",
-                    config->tasks_pipeline);
-    check_sources(checking, config, sources, read);
-    for (size_t i = 0; i < read; i++)
-        pipeline_source_free(sources[i]);
-    free(sources);
+    struct bundle bundle = {0};
+    bundle_read(config, &bundle, report);
+    check_bundle(config, &bundle, note_step, checking, report);
+    checking->pipelines += bundle.count;
+    bundle_done(&bundle);
     config_free(config);
 }
 
 /* Whether a file looks like a pipeline. What cannot be parsed is whatever reports it. */
 static bool is_pipeline(const char *file)
 {
-    json_hold json_t *root = json_load_file(file, JSON_REJECT_DUPLICATES, NULL);
+    size_t len = 0;
+    mem_auto char *text = file_read(file, LIMIT_CONFIG_BYTES, &len, NULL);
+    json_hold json_t *root = text != NULL ? json_read(text, len, 0, NULL) : NULL;
     return json_object_get(root, "stages") != NULL || json_object_get(root, "name") != NULL ||
            json_object_get(root, "input") != NULL || json_object_get(root, "result") != NULL;
 }
@@ -135,8 +71,10 @@ static void check_files(struct checking *checking)
     if (count > 0) {
         mem_auto char *file = config_find(checking->cli->file);
         config = config_load(file, &checking->report);
-        if (config != NULL)
-            check_sources(checking, config, sources, count);
+        if (config != NULL) {
+            check_sources(config, sources, count, note_step, checking, &checking->report);
+            checking->pipelines += count;
+        }
     }
     for (size_t i = 0; i < count; i++)
         pipeline_source_free(sources[i]);

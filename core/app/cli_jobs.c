@@ -288,7 +288,9 @@ static int jobs_send(struct online *online, void *arg)
             json_pack("{s:s, s:s, s:b}", "id", id, "status", submitted.status, "replayed", !is_new);
         cli_print(object);
     } else {
-        printf("%s  %s%s\n", id, submitted.status, is_new ? "" : "  (was there already)");
+        puts(id); /* alone on stdout, for ID=$(millrace submit …) */
+        fflush(stdout);
+        fprintf(stderr, "%s%s\n", submitted.status, is_new ? "" : " (was there already)");
     }
     return CLI_DONE;
 }

@@ -4,6 +4,7 @@
  * on a loop. Progress goes to stderr, the result to stdout. */
 #include "app/check.h"
 #include "app/cli.h"
+#include "app/cli_crash.h"
 #include "app/cli_progress.h"
 
 #include "base/clock.h"
@@ -183,6 +184,7 @@ static int run_job(struct running *running)
         loop_done(&running->loop);
         return cli_fail(running->cli, &err);
     }
+    cli_crash_start(&running->loop);
     expr_set_trampoline(fiber_on_loop);
     runner_init(&running->runner, &running->loop, http);
     running->runner.find_endpoint = find_endpoint;

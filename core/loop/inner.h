@@ -53,6 +53,7 @@ struct loop_private {
 
     struct watchdog_mark *mark; /* NULL: no watchdog */
     uint64_t marked_label;      /* whose texts are in it */
+    bool resume_named;          /* and whether they name this resume, though its work may be done */
     uint64_t label_ids;
     uint64_t holds, hold_longest_us;
 };

@@ -8,8 +8,8 @@
  *
  * What crashes on a thread of offload.h is nowhere in these texts: a handler of the fatal signals
  * notes it, on that thread, with stores alone, and lets the signal go on. On the loop's own thread
- * it does nothing (and on a fiber's stack that is used up it does not even begin: the kernel ends
- * the process). */
+ * it does nothing (and on a fiber's stack that is used up it does not even begin, unless the thread
+ * has a stack for signals: the kernel ends the process). */
 #include "loop/watchdog.h"
 #include "base/clock.h"
 #include "base/limits.h"
@@ -88,7 +88,7 @@ static void watch_signals(void)
     if (watched)
         return;
     watched = true;
-    struct sigaction action = {.sa_sigaction = on_fatal, .sa_flags = SA_SIGINFO};
+    struct sigaction action = {.sa_sigaction = on_fatal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < FATAL_COUNT; i++)
         sigaction(fatal[i], &action, &before[i]);
@@ -132,6 +132,7 @@ void watchdog_note_resume(struct loop_private *priv, const struct strand *strand
         priv->marked_label = strand->label_id;
         write_texts(mark, strand);
     }
+    priv->resume_named = true;
     atomic_store_explicit(&mark->running, 1, memory_order_relaxed);
 }
 
@@ -140,7 +141,8 @@ void watchdog_note_back(struct loop_private *priv, uint64_t begin_us, uint64_t e
     struct watchdog_mark *mark = priv->mark;
     if (!mark)
         return;
-    bool named = atomic_load_explicit(&mark->running, memory_order_relaxed) != 0;
+    bool named = priv->resume_named;
+    priv->resume_named = false;
     atomic_store_explicit(&mark->running, 0, memory_order_relaxed);
     atomic_store_explicit(&mark->since_us, end_us, memory_order_relaxed);
     uint64_t held_us = end_us > begin_us ? end_us - begin_us : 0;

@@ -47,8 +47,8 @@ static void call_main(void *arg)
 
 static void item_unlink(struct batch *batch, struct batch_item *item)
 {
-    *item->link =
-        item->next; /* NOLINT(clang-analyzer-core.NullDereference): items in a list have one */
+    /* Items in a list have a link. NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
+    *item->link = item->next;
     if (item->next != NULL)
         item->next->link = item->link;
     else

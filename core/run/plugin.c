@@ -235,7 +235,10 @@ static struct plugin *plugin_load(const char *name, const char *path, struct err
     if (handle == NULL) {
         const char *why = dlerror();
         error_set(err, MR_E_PLUGIN, "%s cannot be loaded: %s", path, why != NULL ? why : "");
-        error_hint(err, "a plugin must not need symbols of the host: calls go through its context");
+        error_hint(err, "%s",
+                   why != NULL && strstr(why, "undefined symbol") != NULL
+                       ? "a plugin must not need symbols of the host: calls go through its context"
+                       : "a plugin is built with: cc -shared -fPIC -fvisibility=hidden");
         error_where(err, "%s", path);
         return NULL;
     }

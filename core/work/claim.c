@@ -172,7 +172,8 @@ void reclaim_fiber(void *arg)
         }
         /* One stream a sweep: consumers of workers that are gone for good. */
         uint32_t buried = 0;
-        worker_bury(worker->store, &worker->streams[turn % worker->stream_count], &buried, NULL);
+        size_t which = worker->stream_count ? turn % worker->stream_count : 0;
+        worker_bury(worker->store, &worker->streams[which], &buried, NULL);
     }
     free(cursors);
     free(lanes);

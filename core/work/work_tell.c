@@ -141,7 +141,8 @@ void work_progress(struct run *run, struct stage *stage, int percent, const char
     uint32_t done = 0, share = percent < 0 ? 0 : percent > 100 ? 100 : (uint32_t)percent;
     for (uint32_t i = 0; i < run->pipeline->stage_count; i++)
         done += run->status[i] != 0;
-    tell->progress = (done * 100 + share) / run->pipeline->stage_count;
+    uint32_t total = run->pipeline->stage_count ? run->pipeline->stage_count : 1;
+    tell->progress = (done * 100 + share) / total;
     struct buf buf_auto data;
     buf_init(&data, LIMIT_EVENT_BYTES);
     buf_format(&data, "{\"percent\":%u", share);

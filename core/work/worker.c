@@ -212,6 +212,9 @@ static void worker_main(void *arg)
     int rc = worker_join(worker, &err);
     if (rc == MR_OK)
         worker_make_streams(worker);
+    if (rc == MR_OK && worker->stream_count == 0)
+        rc = error_set(&err, MR_E_SCHEMA,
+                       "there is nothing to serve: \"queues\" names none of the pipelines' queues");
     if (rc == MR_OK && (worker->keeper = keeper_start(worker, &err)) == NULL)
         rc = err.code;
     if (rc != MR_OK) {

@@ -171,7 +171,7 @@ static int daemon_check(const struct config *config, int bundle_fd)
     struct bundle bundle = {0};
     bool good = bundle_read(config, &bundle, &report);
     if (good)
-        good = check_bundle(config, &bundle, &report);
+        good = check_bundle(config, &bundle, NULL, NULL, &report);
     check_print(&report, false);
     report_done(&report);
     struct error err = {0};

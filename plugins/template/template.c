@@ -1,10 +1,10 @@
-/* template: a plugin to begin from. `millrace new NAME` copies it, with "template" replaced.
+/* template: a plugin to begin from. Copy it, and replace "template" by the name of yours.
  *
  * As it stands it sends a text to a service and gives back what the service answers. Change the
  * three parts in order: what may be set (options), what one task does (run), what it is called
  * (the struct at the end). The header millrace/plugin.h says everything else.
  *
- * Build: cc -shared -fPIC -fvisibility=hidden -o template.so template.c
+ * Build: cc -shared -fPIC -fvisibility=hidden -Icore/include -o template.so template.c
  * Use:   {"name": "ask", "plugin": "template", "options": {"url": "https://…", "text": "…"}} */
 #include <millrace/plugin.h>
 

@@ -1,8 +1,10 @@
 """The command line program: check, run, plugins, id, submit, status, watch."""
 
 import json
+import shutil
 import subprocess
 
+import pytest
 import rig as rigs
 import samples
 
@@ -104,6 +106,19 @@ def test_run_of_waste_sorting_with_its_children(rig, sim):
     assert out["classification"]["major"] and out["reward"]["received"] is True, out
 
 
+@pytest.mark.parametrize("how,signal", [("segv", "SIGSEGV"), ("overflow", "SIGSEGV"), ("bad_offload", "SIGSEGV"), ("abort", "SIGABRT")])
+def test_run_names_the_plugin_that_crashes(new_rig, how, signal):
+    """Fails with: core/app/cli_run.c without cli_crash_start (overflow: core/app/cli_crash.c without sigaltstack)."""
+    r = new_rig(start=False, pipelines={"ends": {"stages": [{"name": "worse", "plugin": "misbehave", "options": {"how": how}}]}})
+    folder = r.folder / "plugins"
+    folder.mkdir()
+    shutil.copy(rigs.BUILD / "tests" / "plugins" / "misbehave.so", folder)
+    r.config["plugins"].append(str(folder))
+    r.write_config()
+    code, out, err = r.cli("run", "ends", "-i", "{}", status=None, env={"ASAN_OPTIONS": "handle_segv=0:handle_abort=0:detect_leaks=0"})
+    assert code < 0 and f"{signal} in plugin misbehave, stage worse" in err, (code, out, err)
+
+
 def test_plugins(rig):
     out = rig.cli("plugins")
     for name in ("echo", "llm", "reward", "rule", "sleep", "sql", "transform"):
@@ -126,7 +141,7 @@ def test_submit_status_watch(rig, sim):
     sim.rule({"hold": True}, {"contains": "from the shell"})
     out = rig.cli("submit", "ask", "-i", '{"say": "from the shell"}')
     id = rigs.job_id("ask", {"say": "from the shell"})
-    assert id in out
+    assert out == id + "\n"
     sim.wait(held=1)
     assert "processing" in rig.cli("status", id)
     watch = subprocess.Popen([rigs.BUILD / "bin" / "millrace", "watch", id, "-c", rig.config_file], stdout=subprocess.PIPE, text=True,

@@ -10,8 +10,8 @@
  * a call, which is why settings arrive `const` and what an instance shares is asked for by name
  * (mr_instance). Cancel, deadline and shutdown show up as the error of the call in progress: clean
  * up (or let mr_defer do it) and return that error. A stage may run more than once for one job,
- * after a crash or a retry: what must not happen twice goes through mr_step, mr_call, mr_dispatch
- * or a row keyed by mr_uuid.
+ * after a crash or a retry: what must not happen twice goes through mr_step_put, mr_call,
+ * mr_dispatch or a row keyed by mr_uuid.
  *
  * Never hold a lock, a thread-local or errno across a call that suspends; never block (mr_offload
  * is for that).
@@ -23,8 +23,7 @@
  *     struct settings { const mr_template *output; };
  *
  *     static const struct mr_option options[] = {
- *         MR_OPT_TEMPLATE(struct settings, output, "output", "\"{{ .input }}\"", 0, "What comes
- * out."),
+ *         MR_OPT_TEMPLATE(struct settings, output, "output", "\"{{ .input }}\"", 0, "The output."),
  *     };
  *
  *     static int run(mr_context *cx, const void *settings)
@@ -130,20 +129,20 @@ enum mr_log_level { MR_LOG_DEBUG, MR_LOG_INFO, MR_LOG_WARN, MR_LOG_ERROR };
  * row whose field has the wrong C type does not compile. The sentence is not optional: `millrace
  * plugins NAME`, the documentation and the JSON Schema come from it.
  *
- *   macro             field                      in the file
- *   MR_OPT_TEXT       const char *               a string
- *   MR_OPT_PATH       const char *               a path, relative to the pipeline file; arrives
- * absolute MR_OPT_ENDPOINT   const char *               the name of an `endpoints.NAME` of the
- * configuration MR_OPT_INT        int64_t                    an integer from min to max MR_OPT_REAL
- * double                     a number from min to max MR_OPT_BOOL       int32_t true or false
- *   MR_OPT_DURATION   uint64_t, milliseconds     "250ms", "5s", "1h"
- *   MR_OPT_SIZE       uint64_t, bytes            "8MiB"
- *   MR_OPT_CHOICE     int32_t, the index         one of "a|b|c"
- *   MR_OPT_TEMPLATE   const mr_template *        any JSON value; its strings are templates
- *   MR_OPT_EXPR       const mr_expr *            a jq expression
- *   MR_OPT_JSON       const struct json_t *      any JSON value, as it stands
- *   MR_OPT_LIST       struct mr_list             an array of objects, each checked against rows of
- * its own
+ *   macro             field                   in the file
+ *   MR_OPT_TEXT       const char *            a string
+ *   MR_OPT_PATH       const char *            a path from the pipeline's folder; arrives absolute
+ *   MR_OPT_ENDPOINT   const char *            the name of an `endpoints.NAME` of the configuration
+ *   MR_OPT_INT        int64_t                 an integer from min to max
+ *   MR_OPT_REAL       double                  a number from min to max
+ *   MR_OPT_BOOL       int32_t                 true or false
+ *   MR_OPT_DURATION   uint64_t, milliseconds  "250ms", "5s", "1h"
+ *   MR_OPT_SIZE       uint64_t, bytes         "8MiB"
+ *   MR_OPT_CHOICE     int32_t, the index      one of "a|b|c"
+ *   MR_OPT_TEMPLATE   const mr_template *     any JSON value; its strings are templates
+ *   MR_OPT_EXPR       const mr_expr *         a jq expression
+ *   MR_OPT_JSON       const struct json_t *   any JSON value, as it stands
+ *   MR_OPT_LIST       struct mr_list          an array of objects, each checked against its rows
  *
  * An option that is absent and has no default leaves 0 or NULL. A JSON null is an absent option,
  * but for TEMPLATE and JSON rows, where it is a value. */
@@ -165,16 +164,18 @@ enum mr_type {
 
 enum mr_option_flag {
     MR_REQUIRED = 1 << 0,
-    MR_SECRET = 1 << 1, /* kept out of dumps, logs and descriptions */
-    MR_NOT_EMPTY =
-        1 << 2, /* TEMPLATE: an interpolated part may not be empty (ids, addresses, parameters) */
-    MR_NO_COLON = 1 << 3, /* TEMPLATE: an interpolated part may not contain ':' (ids) */
-    MR_LENIENT =
-        1
-        << 4, /* TEMPLATE: a missing part makes the string null instead of an error (lookup keys) */
-    MR_UNIQUE_NAMES =
-        1 << 5, /* LIST: the rows' "name" is a stage-like name ([a-z][a-z0-9_]{0,47}) and unique */
-    MR_PIPELINE = 1 << 6, /* TEXT: the name of a pipeline, which the host knows to exist */
+    /* Kept out of dumps, logs and descriptions. */
+    MR_SECRET = 1 << 1,
+    /* TEMPLATE: an interpolated part may not be empty (ids, addresses, parameters). */
+    MR_NOT_EMPTY = 1 << 2,
+    /* TEMPLATE: an interpolated part may not contain ':' (ids). */
+    MR_NO_COLON = 1 << 3,
+    /* TEMPLATE: a missing part makes the string null instead of an error (lookup keys). */
+    MR_LENIENT = 1 << 4,
+    /* LIST: the rows' "name" is a stage-like name ([a-z][a-z0-9_]{0,47}) and unique. */
+    MR_UNIQUE_NAMES = 1 << 5,
+    /* TEXT: the name of a pipeline, which the host knows to exist. */
+    MR_PIPELINE = 1 << 6,
 };
 
 struct mr_list {
@@ -185,8 +186,8 @@ struct mr_list {
 
 struct mr_option {
     const char *name;
-    const char
-        *def; /* default as it would stand in the file (JSON text for TEMPLATE and JSON), or NULL */
+    /* The default as it would stand in the file (JSON text for TEMPLATE and JSON), or NULL. */
+    const char *def;
     const char *doc;              /* one sentence */
     const char *choices;          /* CHOICE: "a|b|c" */
     const struct mr_option *rows; /* LIST */

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -114,6 +115,44 @@ static void test_standing(void **state)
     loop_spawn(&loop, NULL, holds, &ms);
     loop_run_fibers(&loop);
     assert_int_equal(watchdog_holds(&loop, NULL), 1);
+}
+
+static void unlabelled_hold(void *arg)
+{
+    clock_turn(*(uint64_t *)arg);
+}
+
+static void holds_to_its_end(void *arg)
+{
+    watchdog_label("job-2", "slow", "echo");
+    clock_turn(*(uint64_t *)arg);
+    watchdog_label(NULL, NULL, NULL);
+}
+
+/* The line names who held the loop although its work was done before the resume was over; a later
+ * hold of nobody in particular names nobody. */
+static void test_hold_is_named(void **state)
+{
+    (void)state;
+    char file[] = "/tmp/test_watchdog.XXXXXX", text[600] = "";
+    int fd = mkstemp(file);
+    assert_true(fd >= 0);
+    assert_int_equal(log_open(file, LOG_TEXT, LOG_WARN, "test", NULL), MR_OK);
+    uint64_t ms = LIMIT_HOLD_MS + 1;
+    loop_spawn(&loop, NULL, holds_to_its_end, &ms);
+    loop_run_fibers(&loop);
+    loop_spawn(&loop, NULL, unlabelled_hold, &ms);
+    loop_run_fibers(&loop);
+    assert_int_equal(log_open("/dev/null", LOG_TEXT, LOG_WARN, "test", NULL), MR_OK);
+    assert_true(read(fd, text, sizeof(text) - 1) > 0);
+    close(fd);
+    unlink(file);
+    char *second = strchr(text, '\n');
+    assert_non_null(second);
+    assert_non_null(strstr(second, "held the loop"));
+    assert_null(strstr(second, "job="));
+    *second = '\0';
+    assert_non_null(strstr(text, "job=job-2 stage=slow plugin=echo"));
 }
 
 /* While the loop waits in poll it does not stand still, however long. */
@@ -225,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_who_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_standing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hold_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_poll_is_no_standing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reader_sees_whole_labels, setup, teardown),
         cmocka_unit_test_setup_teardown(test_figures, setup, teardown),
