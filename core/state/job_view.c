@@ -121,6 +121,8 @@ static int by_start(const void *a, const void *b)
     uint64_t y_ms = y->started_ms ? y->started_ms : UINT64_MAX;
     if (x_ms != y_ms)
         return x_ms < y_ms ? -1 : 1;
+    if (x->finished_ms != y->finished_ms && x->finished_ms && y->finished_ms)
+        return x->finished_ms < y->finished_ms ? -1 : 1;
     return strcmp(x->name, y->name);
 }
 

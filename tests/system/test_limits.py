@@ -1,5 +1,7 @@
 """An endpoint's limits hold over all worker processes; what waits for them uses no attempt and no time of its stage."""
 
+import time
+
 import samples
 
 ONCE = samples.ask(timeout="1s", retry={"attempts": 1})
@@ -28,12 +30,13 @@ def test_max_in_flight(new_rig):
 def test_rpm_spaces_requests_evenly(new_rig):
     """600 a minute: one each 100 ms, whichever process asks. The last of 25 waits longer than its stage's timeout."""
     r = limited(new_rig, rpm=600)
+    began = time.time() * 1000
     all_completed(r, submit(r, 25))
     times = [e["at"] for e in r.sim.journal()]
     assert len(times) == 25
-    assert times[-1] - times[0] >= 24 * 100 - 50, times
-    for i in range(len(times) - 5):
-        assert times[i + 5] - times[i] >= 400, (i, times)
+    # None before its place; later than it on a busy machine.
+    for i, at in enumerate(times):
+        assert at >= began + i * 100 - 10, (i, began, times)
 
 
 def test_a_429_holds_up_every_worker(new_rig):

@@ -1,5 +1,5 @@
 /* millrace/plugin.h: everything that the author of a stage plugin needs, to be read from top to
- * bottom.
+ * bottom. Over 500 lines: one file to include, one page to read.
  *
  * 1. The model
  *
