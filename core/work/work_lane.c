@@ -86,7 +86,7 @@ void work_lane_stop(struct work_lane *lane)
 }
 
 /* Parks a lane whose revision this host cannot run yet. */
-static void work_lane_park(struct work_lane *lane, uint64_t ms)
+static __attribute__((noinline)) void work_lane_park(struct work_lane *lane, uint64_t ms)
 {
     enum lane_verdict verdict;
     struct error err = {0};
@@ -96,7 +96,8 @@ static void work_lane_park(struct work_lane *lane, uint64_t ms)
 
 /* The job has a revision that this host cannot have: it fails, unless this host is behind, or has
  * no such pipeline at all: then another one will run it. */
-static void work_lane_refuse(struct work_lane *lane, const struct error *why)
+static __attribute__((noinline)) void work_lane_refuse(struct work_lane *lane,
+                                                       const struct error *why)
 {
     log_error("lane refused", why, "job", lane->lane.job, NULL);
     if (lane->grant.own_number < lane->grant.revision_number) {
@@ -118,7 +119,7 @@ static void work_lane_refuse(struct work_lane *lane, const struct error *why)
 
 /* Gets the job's revision, which is not known here; true: begin the lane again. Else the lane is
  * given up in the way that is right. */
-static bool work_lane_fetch(struct work_lane *lane, const char *revision)
+static __attribute__((noinline)) bool work_lane_fetch(struct work_lane *lane, const char *revision)
 {
     const char *name = lane->lane.pipeline;
     struct error err = {0};

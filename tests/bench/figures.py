@@ -23,6 +23,8 @@ def load(r, pipeline, value, count, first=0, connections=64, direct=False):
     body = json.dumps({"pipeline": pipeline, "input": value})
     path = r.folder / "body.json"
     path.write_text(body)
+    if not (rigs.BUILD / "tests" / "bench-load").exists():
+        raise SystemExit(f"{rigs.BUILD} has no load generator: cmake --build --preset release, or name another in $MILLRACE_BUILD")
     where = ["--fcgi", r.socket] if direct else ["--http", f"127.0.0.1:{r.port}"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
