@@ -42,17 +42,21 @@ static json_t *jobs_time(uint64_t ms)
     return ms ? json_string(text) : json_null();
 }
 
+static const char *jobs_state(const struct job_stage_view *stage)
+{
+    return stage->state == 'd'   ? "completed"
+           : stage->state == 's' ? "skipped"
+           : stage->state == 'f' ? "failed"
+                                 : "open";
+}
+
 /* The job as an object of its own shape, short: what a person asks for on a terminal. */
 static json_t *jobs_object(const struct job_view *view)
 {
-    static const char *const states[] = {"open", "completed", "skipped", "failed"};
     json_t *stages = json_object();
     for (uint32_t i = 0; i < view->stage_count; i++) {
         const struct job_stage_view *stage = &view->stages[i];
-        const char *state = stage->state == 'd'   ? states[1]
-                            : stage->state == 's' ? states[2]
-                            : stage->state == 'f' ? states[3]
-                                                  : states[0];
+        const char *state = jobs_state(stage);
         if (stage->name[0] != '$')
             json_object_set_new(stages, stage->name,
                                 json_pack("{s:s, s:i, s:o, s:o}", "status", state, "attempts",
@@ -82,11 +86,9 @@ static void jobs_print_text(const struct job_view *view)
         printf("  finished %s\n", finished);
     for (uint32_t i = 0; i < view->stage_count; i++) {
         const struct job_stage_view *stage = &view->stages[i];
-        const char *state = stage->state == 'd'   ? "completed"
-                            : stage->state == 's' ? "skipped"
-                            : stage->state == 'f' ? "failed"
-                            : stage->started_ms   ? "running"
-                                                  : "waiting";
+        const char *state = jobs_state(stage);
+        if (strcmp(state, "open") == 0)
+            state = stage->started_ms ? "running" : "waiting";
         if (stage->name[0] == '$')
             continue;
         printf("  stage    %-20s %-10s attempts %u", stage->name, state, stage->attempts);

@@ -119,6 +119,10 @@ char *config_find(const char *given);
 struct config *config_load(const char *file, struct report *report);
 void config_free(struct config *config);
 
+/* Where Redis is: redis.url with redis.user and redis.password over what stands in it.
+ * redis_config_done() it. MR_E_SCHEMA for a URL that this version does not speak. */
+struct redis_config;
+int config_redis(const struct config *config, struct redis_config *ret_redis, struct error *err);
 /* An endpoint by name, NULL when there is none. */
 const struct config_endpoint *config_endpoint(const struct config *config, const char *name);
 /* The price row that counts for a model; NULL when there is none. */

@@ -1,8 +1,27 @@
 /* Looking things up in the configuration: small tables, searched from the front. */
 #include "app/config.h"
+#include "io/redis.h"
 #include "state/limit.h"
 
 #include <string.h>
+
+static void replace(char **slot, const char *text)
+{
+    if (text == NULL)
+        return;
+    free(*slot);
+    *slot = mem_dup(text);
+}
+
+int config_redis(const struct config *config, struct redis_config *ret_redis, struct error *err)
+{
+    int rc = redis_config_parse(config->redis.url, ret_redis, err);
+    if (rc != MR_OK)
+        return rc;
+    replace(&ret_redis->user, config->redis.user);
+    replace(&ret_redis->password, config->redis.password);
+    return MR_OK;
+}
 
 const struct config_endpoint *config_endpoint(const struct config *config, const char *name)
 {

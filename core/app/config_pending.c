@@ -44,7 +44,7 @@ bool config_check_redis(const struct config *config, struct report *report)
 {
     struct redis_config parsed = {0};
     struct error err = {0};
-    if (redis_config_parse(config->redis.url, &parsed, &err) == MR_OK) {
+    if (config_redis(config, &parsed, &err) == MR_OK) {
         redis_config_done(&parsed);
         return true;
     }

@@ -1,5 +1,4 @@
-/* See enqueue.h. The digest is over the pipeline's name and the canonical input, each with its
- * length, as for children (work/work_child.c). */
+/* See enqueue.h. */
 #include "app/enqueue.h"
 
 #include "base/limits.h"
@@ -28,11 +27,7 @@ int enqueue_prepare(struct enqueue *job, const char *ns, const char *key, const 
     if (!json_canonical_to(input, &job->canonical) || job->canonical.failed)
         return error_set(err, MR_E_SCHEMA, "the input has no canonical form of at most %u bytes",
                          LIMIT_JOB_BYTES);
-    struct hash hash;
-    hash_start(&hash);
-    hash_add_part(&hash, name, strlen(name));
-    hash_add_part(&hash, job->canonical.data, job->canonical.len);
-    hash_end(&hash, job->digest);
+    submit_digest(name, job->canonical.data, job->canonical.len, job->digest);
     return MR_OK;
 }
 

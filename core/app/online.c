@@ -1,7 +1,6 @@
 /* See online.h. */
 #include "app/online.h"
 
-#include "base/mem.h"
 #include <stdio.h>
 
 struct online_work {
@@ -37,17 +36,9 @@ int online_run(const struct config *config, int (*fn)(struct online *online, voi
 {
     struct error err = {0};
     struct online online = {.config = config};
-    if (redis_config_parse(config->redis.url, &online.where, &err) != MR_OK) {
+    if (config_redis(config, &online.where, &err) != MR_OK) {
         fprintf(stderr, "millrace: redis.url: %s\n", err.message);
         return 1;
-    }
-    if (config->redis.user) {
-        free(online.where.user);
-        online.where.user = mem_dup(config->redis.user);
-    }
-    if (config->redis.password) {
-        free(online.where.password);
-        online.where.password = mem_dup(config->redis.password);
     }
     if (loop_init(&online.loop, &err) != MR_OK) {
         fprintf(stderr, "millrace: %s\n", err.message);

@@ -2,9 +2,11 @@
  * blocked from the start, so that none is handled between two instructions: what happened is read
  * from the signalfd, in order.
  *
- *   TERM, QUIT   stop: children get TERM and drain; who has not ended `drain` and five seconds
- * later gets KILL INT          stop fast: children get INT USR1         reopen log files, in the
- * children too CHLD         reap, charge, start again */
+ * - TERM, QUIT: stop. Children get TERM and drain; who has not ended `drain` and five seconds later
+ *   gets KILL.
+ * - INT: stop fast. Children get INT.
+ * - USR1: reopen log files, in the children too.
+ * - CHLD: reap, charge, start again. */
 #include "app/supervisor.h"
 
 #include "base/clock.h"

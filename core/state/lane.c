@@ -11,11 +11,6 @@
 static const char *const verdicts[] = {"OK",   "END",  "STOP",   "LOST",
                                        "GONE", "HELD", "POISON", "REV"};
 
-const char *lane_verdict_name(enum lane_verdict verdict)
-{
-    return verdicts[verdict];
-}
-
 static bool find_verdict(const char *word, enum lane_verdict *ret)
 {
     for (unsigned i = 0; i < sizeof(verdicts) / sizeof(*verdicts); i++)

@@ -64,7 +64,6 @@ enum lane_verdict {
     LANE_REV,    /* begin: granted, but the job's revision is not among those known. Begin the same
                     lane again (same fence) with it known or with `adopt`, or park or fail it */
 };
-const char *lane_verdict_name(enum lane_verdict verdict);
 
 struct lane_begin {
     const char *revision; /* that a job which has none yet gets */

@@ -3,6 +3,17 @@
 
 #include "base/mem.h"
 #include <stdio.h>
+#include <string.h>
+
+void submit_digest(const char *pipeline, const char *input, size_t len,
+                   char ret_hex[HASH_HEX_BYTES])
+{
+    struct hash hash;
+    hash_start(&hash);
+    hash_add_part(&hash, pipeline, strlen(pipeline));
+    hash_add_part(&hash, input, len);
+    hash_end(&hash, ret_hex);
+}
 
 void submit_fill(struct job_submit *submit, const struct pipeline *pipeline, uint64_t ttl_ms,
                  char after[SUBMIT_AFTER_BYTES], struct job_first **ret_first)

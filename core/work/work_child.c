@@ -15,15 +15,6 @@
 
 #define WORK_CALL_REREAD_MS 5000u
 
-static void work_digest(const struct run_child *child, char ret_hex[HASH_HEX_BYTES])
-{
-    struct hash hash;
-    hash_start(&hash);
-    hash_add_part(&hash, child->pipeline, strlen(child->pipeline));
-    hash_add_part(&hash, child->input, child->input_len);
-    hash_end(&hash, ret_hex);
-}
-
 /* Ids of the calls above, this job first; refuses a circle and too deep a nesting. malloc'ed in
  * *ret. */
 static int work_ancestors(const struct work_lane *lane, const char *child, char **ret,
@@ -68,7 +59,7 @@ static int work_submit(struct work_lane *lane, const struct run_child *child, en
     if (!fits)
         return MR_E_SCHEMA;
     char digest[HASH_HEX_BYTES];
-    work_digest(child, digest);
+    submit_digest(child->pipeline, child->input, child->input_len, digest);
     mem_auto char *ancestors = NULL;
     int rc = mode == JOB_CALL ? work_ancestors(lane, child->id, &ancestors, err) : MR_OK;
     if (rc != MR_OK) {

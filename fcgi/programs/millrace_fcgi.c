@@ -89,19 +89,10 @@ static bool daemon_files(const struct config *config, enum child_role role)
 static bool daemon_redis(const struct config *config, struct redis_config *ret)
 {
     struct error err = {0};
-    if (redis_config_parse(config->redis.url, ret, &err) != MR_OK) {
-        log_error("redis.url is not usable", &err, NULL);
-        return false;
-    }
-    if (config->redis.user) {
-        free(ret->user);
-        ret->user = mem_dup(config->redis.user);
-    }
-    if (config->redis.password) {
-        free(ret->password);
-        ret->password = mem_dup(config->redis.password);
-    }
-    return true;
+    if (config_redis(config, ret, &err) == MR_OK)
+        return true;
+    log_error("redis.url is not usable", &err, NULL);
+    return false;
 }
 
 static int daemon_front(struct daemon *self, const struct bundle *bundle, struct page *page,
