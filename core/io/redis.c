@@ -27,7 +27,8 @@ struct redis {
     struct loop *loop;
     struct pending *first, **end;
     struct waiter *waiters;
-    unsigned users; /* fibers inside redis_run, which may come back after the close */
+    uint64_t connections; /* so far */
+    unsigned users;       /* fibers inside redis_run, which may come back after the close */
     bool is_closed, is_hasty;
     struct timer watch; /* of the first pending command */
     void (*on_state)(void *arg, bool up);
@@ -45,7 +46,8 @@ static void pending_end(struct pending *pending, int code, const char *reason)
         free(pending);
         return;
     }
-    snprintf(pending->reason, sizeof(pending->reason), "%s", reason);
+    snprintf(pending->reason, sizeof(pending->reason), "%.*s", (int)sizeof(pending->reason) - 1,
+             reason);
     wait_wake(pending->wait, MR_OK);
 }
 
@@ -108,6 +110,7 @@ static void wake_waiters(struct redis *redis, int code)
 static void on_up(void *arg)
 {
     struct redis *redis = arg;
+    redis->connections++;
     if (redis->on_state)
         redis->on_state(redis->on_state_arg, true);
     wake_waiters(redis, MR_OK);
@@ -130,11 +133,16 @@ static void on_reply(void *arg, redisReply *reply)
         return;
     }
     struct pending *pending = pending_pop(redis);
+    char demoted[160] = "";
+    if (reply->type == REDIS_REPLY_ERROR && reply->str && link_error_is_demoted(reply->str))
+        snprintf(demoted, sizeof(demoted), "%.150s", reply->str);
     if (pending->wait)
         link_take(reply, &pending->reply);
     else
         freeReplyObject(reply);
     pending_end(pending, MR_OK, "");
+    if (demoted[0])
+        link_drop(&redis->link, "%s", demoted);
 }
 
 struct redis *redis_open(struct loop *loop, const struct redis_config *config, const char *name)
@@ -173,6 +181,16 @@ void redis_hurry(struct redis *redis)
 bool redis_is_up(const struct redis *redis)
 {
     return redis->link.state == LINK_UP;
+}
+
+const char *redis_reason(const struct redis *redis)
+{
+    return redis_is_up(redis) ? "" : redis->link.reason;
+}
+
+uint64_t redis_connection(const struct redis *redis)
+{
+    return redis_is_up(redis) ? redis->connections : 0;
 }
 
 void redis_on_state(struct redis *redis, void (*fn)(void *arg, bool up), void *arg)
@@ -281,11 +299,12 @@ int redis_call(struct redis *redis, size_t argc, const struct arg *argv, uint64_
     if (rc != MR_OK)
         return rc;
     if (reply.type == REPLY_ERROR) {
-        error_set(err, MR_E_STORE, "Redis refused %.*s: %.300s", (int)argv[0].len, argv[0].data,
-                  reply.text);
-        error_detail(err, "answered");
+        char what[32];
+        snprintf(what, sizeof(what), "%.*s", (int)(argv[0].len < 31 ? argv[0].len : 31),
+                 argv[0].data);
+        rc = link_refused(what, reply.text, err);
         reply_done(&reply);
-        return MR_E_STORE;
+        return rc;
     }
     *ret_reply = reply;
     return MR_OK;
@@ -310,13 +329,18 @@ int redis_command(struct redis *redis, struct reply *ret_reply, struct error *er
 
 /* ---- Scripts ---- */
 
+#define LOAD_LOOK_MS 10u /* between looks at somebody else's load */
+
 static int load(struct redis *redis, struct redis_script *script, uint64_t due_ms,
                 struct reply *ret_reply, struct error *err)
 {
     struct arg argv[3] = {arg_text("SCRIPT"), arg_text("LOAD"), arg_text(script->text)};
+    script->is_loading = true;
     int rc = call(redis, 3, argv, due_ms, ret_reply, err);
+    script->is_loading = false;
     if (rc != MR_OK || ret_reply->type == REPLY_ERROR)
         return rc;
+    script->loads++;
     if (ret_reply->type != REPLY_TEXT || ret_reply->len != 40) {
         reply_done(ret_reply);
         return error_set(err, MR_E_INTERNAL, "SCRIPT LOAD of %s gave no digest", script->name);
@@ -337,6 +361,15 @@ static int run(struct redis *redis, struct redis_script *script, size_t keys, co
     struct arg *words = many ? many : few;
     char slot[24];
     for (;;) {
+        /* One fiber loads a script, the others wait for it: a server that was restarted knows none,
+         * and ten thousand lanes would send it ten thousand times. */
+        while (!script->sha[0] && script->is_loading) {
+            int waited = wait_sleep(redis->loop, LOAD_LOOK_MS);
+            if (waited != MR_OK)
+                return error_set(err, waited, "ended while waiting for Redis");
+            if (redis->is_closed)
+                return error_set(err, MR_E_STOPPING, "the connection to Redis was closed");
+        }
         struct reply reply = {.type = REPLY_NIL};
         /* One attempt never takes longer than command_ms: a connection that hangs is dropped, and
          * a call without a limit goes on over the next one. */
@@ -344,6 +377,7 @@ static int run(struct redis *redis, struct redis_script *script, size_t keys, co
         if (try_ms > due_ms)
             try_ms = due_ms;
         int rc = script->sha[0] ? MR_OK : load(redis, script, try_ms, &reply, err);
+        uint32_t loads = script->loads;
         if (rc == MR_OK && reply.type != REPLY_ERROR) {
             size_t count = link_evalsha(words, slot, script, keys, key, argc, argv);
             rc = call(redis, count, words, try_ms, &reply, err);
@@ -357,14 +391,15 @@ static int run(struct redis *redis, struct redis_script *script, size_t keys, co
             enum script_error kind = link_script_error(reply.text);
             if (kind == SCRIPT_UNKNOWN) {
                 reply_done(&reply);
-                script->sha[0] = '\0';
+                if (script->loads == loads) /* else somebody has loaded it meanwhile */
+                    script->sha[0] = '\0';
                 continue;
             }
-            rc = error_set(err, kind == SCRIPT_BUG ? MR_E_INTERNAL : MR_E_STORE,
-                           "Redis refused script %s: %.300s", script->name, reply.text);
-            error_detail(err, "answered");
-            if (strncmp(reply.text, "READONLY", 8) == 0)
-                link_drop(&redis->link, "%.150s", reply.text); /* a former primary */
+            rc = kind == SCRIPT_BUG ? MR_E_INTERNAL : MR_E_STORE;
+            if (kind == SCRIPT_BUG)
+                error_set(err, rc, "Redis refused script %s: %.300s", script->name, reply.text);
+            else
+                link_refused(script->name, reply.text, err);
             reply_done(&reply);
             again = kind == SCRIPT_BUSY || (kind == SCRIPT_REFUSED && limit_ms == UINT64_MAX);
         }

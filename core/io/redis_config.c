@@ -3,17 +3,25 @@
 #include "io/redis_link.h"
 #include <string.h>
 
-#define FORMS "redis://[user:password@]host[:port][/db] or unix:/path[?db=N]"
+#define FORMS                                                                                      \
+    "redis://[user:password@]host[:port][/db], unix:/path[?db=N] or "                              \
+    "sentinel://[user:password@]host[:port],…/MASTERNAME[/db]"
 
 void redis_config_done(struct redis_config *config)
 {
     free(config->host);
     free(config->path);
     free(config->user);
-    if (config->password) {
-        explicit_bzero(config->password, strlen(config->password));
-        free(config->password);
-    }
+    char *secrets[] = {config->password, config->sentinel_password};
+    for (size_t i = 0; i < sizeof(secrets) / sizeof(*secrets); i++)
+        if (secrets[i]) {
+            explicit_bzero(secrets[i], strlen(secrets[i]));
+            free(secrets[i]);
+        }
+    for (size_t i = 0; i < config->sentinel_count; i++)
+        free(config->sentinels[i].host);
+    free(config->sentinels);
+    free(config->master);
     *config = (struct redis_config){0};
 }
 
@@ -24,14 +32,35 @@ void redis_config_copy(const struct redis_config *from, struct redis_config *ret
     ret->path = from->path ? mem_dup(from->path) : NULL;
     ret->user = from->user ? mem_dup(from->user) : NULL;
     ret->password = from->password ? mem_dup(from->password) : NULL;
+    ret->sentinel_password = from->sentinel_password ? mem_dup(from->sentinel_password) : NULL;
+    ret->master = from->master ? mem_dup(from->master) : NULL;
+    ret->sentinels = NULL;
+    if (from->sentinel_count > 0)
+        ret->sentinels = mem_alloc(from->sentinel_count * sizeof(*ret->sentinels));
+    for (size_t i = 0; i < from->sentinel_count; i++)
+        ret->sentinels[i] =
+            (struct redis_host){mem_dup(from->sentinels[i].host), from->sentinels[i].port};
+}
+
+char *redis_host_text(const char *host, int port)
+{
+    bool is_v6 = strchr(host, ':') != NULL;
+    return mem_format("%s%s%s:%d", is_v6 ? "[" : "", host, is_v6 ? "]" : "", port);
 }
 
 char *redis_address(const struct redis_config *config)
 {
     if (config->path)
         return mem_dup(config->path);
-    bool is_v6 = strchr(config->host, ':') != NULL;
-    return mem_format("%s%s%s:%d", is_v6 ? "[" : "", config->host, is_v6 ? "]" : "", config->port);
+    if (config->sentinel_count == 0)
+        return redis_host_text(config->host, config->port);
+    char *text = mem_format("master %s of the sentinels", config->master);
+    for (size_t i = 0; i < config->sentinel_count; i++) {
+        mem_auto char *before = text;
+        mem_auto char *host = redis_host_text(config->sentinels[i].host, config->sentinels[i].port);
+        text = mem_format("%s%s%s", before, i ? "," : " ", host);
+    }
+    return text;
 }
 
 uint64_t redis_connect_ms(const struct redis_config *config)
@@ -114,48 +143,116 @@ static int parse_unix(const char *rest, struct redis_config *config, struct erro
     return config->path ? MR_OK : refuse(err, "a %XX in the path of Redis's socket is malformed");
 }
 
+/* `user:password@`, if it is there; moves *rest behind it. */
+static int parse_user(const char **rest, size_t *len, struct redis_config *config,
+                      struct error *err)
+{
+    const char *at = memrchr(*rest, '@', *len);
+    if (!at)
+        return MR_OK;
+    const char *colon = memchr(*rest, ':', (size_t)(at - *rest));
+    if (!colon)
+        return refuse(err, "a user of Redis without password");
+    if (colon > *rest)
+        config->user = decode(*rest, (size_t)(colon - *rest));
+    config->password = decode(colon + 1, (size_t)(at - colon - 1));
+    if ((colon > *rest && !config->user) || !config->password)
+        return refuse(err, "a %XX in user or password of Redis is malformed");
+    *len -= (size_t)(at + 1 - *rest);
+    *rest = at + 1;
+    return MR_OK;
+}
+
+/* `host`, `host:port`, `[address]` or `[address]:port`; what is wrong, or NULL. */
+static const char *parse_host(const char *text, size_t len, int port, struct redis_host *ret)
+{
+    const char *end = text + len, *host_end;
+    if (len > 0 && text[0] == '[') {
+        host_end = memchr(text, ']', len);
+        if (!host_end)
+            return "the address of Redis lacks its ]";
+        text++;
+    } else {
+        host_end = memchr(text, ':', len);
+        if (!host_end)
+            host_end = end;
+    }
+    if (host_end == text)
+        return "the host of Redis is missing";
+    if (host_end - text >= REDIS_HOST_BYTES)
+        return "the host of Redis is longer than 255 bytes";
+    const char *after = host_end < end && *host_end == ']' ? host_end + 1 : host_end;
+    ret->port = port;
+    if (after < end &&
+        (*after != ':' || !parse_number(after + 1, (size_t)(end - after - 1), 65535, &ret->port) ||
+         ret->port == 0))
+        return "the port of Redis is not a number from 1 to 65535";
+    ret->host = mem_ndup(text, (size_t)(host_end - text));
+    return NULL;
+}
+
 static int parse_tcp(const char *rest, struct redis_config *config, struct error *err)
 {
     size_t len = strcspn(rest, "/?#");
     const char *path = rest + len;
-    const char *at = memrchr(rest, '@', len);
-    if (at) {
-        const char *colon = memchr(rest, ':', (size_t)(at - rest));
-        if (!colon)
-            return refuse(err, "a user of Redis without password");
-        if (colon > rest)
-            config->user = decode(rest, (size_t)(colon - rest));
-        config->password = decode(colon + 1, (size_t)(at - colon - 1));
-        if ((colon > rest && !config->user) || !config->password)
-            return refuse(err, "a %XX in user or password of Redis is malformed");
-        len -= (size_t)(at + 1 - rest);
-        rest = at + 1;
-    }
-    const char *end = rest + len, *host_end;
-    if (len > 0 && rest[0] == '[') {
-        host_end = memchr(rest, ']', len);
-        if (!host_end)
-            return refuse(err, "the address of Redis lacks its ]");
-        rest++;
-    } else {
-        host_end = memchr(rest, ':', len);
-        if (!host_end)
-            host_end = end;
-    }
-    if (host_end == rest)
-        return refuse(err, "the host of Redis is missing");
-    const char *after = *host_end == ']' ? host_end + 1 : host_end;
-    config->port = 6379;
-    if (after < end && (*after != ':' ||
-                        !parse_number(after + 1, (size_t)(end - after - 1), 65535, &config->port) ||
-                        config->port == 0))
-        return refuse(err, "the port of Redis is not a number from 1 to 65535");
+    struct redis_host host = {0};
+    int rc = parse_user(&rest, &len, config, err);
+    if (rc != MR_OK)
+        return rc;
+    const char *wrong = parse_host(rest, len, 6379, &host);
+    if (wrong)
+        return refuse(err, wrong);
+    config->host = host.host;
+    config->port = host.port;
     if (*path == '/' && path[1] != '\0' &&
         !parse_number(path + 1, strlen(path + 1), 99999, &config->db))
         return refuse(err, "the database of Redis is not a number");
     if (*path == '?' || *path == '#')
         return refuse(err, "the URL of Redis takes no query");
-    config->host = mem_ndup(rest, (size_t)(host_end - rest));
+    return MR_OK;
+}
+
+/* What Sentinel itself allows in the name of a master. */
+static bool is_master_name(const char *text, size_t len)
+{
+    static const char allowed[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    return len >= 1 && len <= 128 && strspn(text, allowed) >= len;
+}
+
+static int parse_sentinel(const char *rest, struct redis_config *config, struct error *err)
+{
+    size_t len = strcspn(rest, "/?#");
+    const char *path = rest + len;
+    if (strcspn(path, "?#") != strlen(path))
+        return refuse(err, "the URL of the sentinels takes no query");
+    int rc = parse_user(&rest, &len, config, err);
+    if (rc != MR_OK)
+        return rc;
+    if (len == 0)
+        return refuse(err, "the sentinels' addresses are missing");
+    config->sentinels = mem_zalloc(REDIS_SENTINELS_MAX * sizeof(*config->sentinels));
+    for (const char *at = rest, *end = rest + len; at <= end;) {
+        const char *comma = memchr(at, ',', (size_t)(end - at));
+        size_t size = comma ? (size_t)(comma - at) : (size_t)(end - at);
+        if (config->sentinel_count == REDIS_SENTINELS_MAX)
+            return refuse(err, "the URL names more than 16 sentinels");
+        const char *wrong = parse_host(at, size, 26379, &config->sentinels[config->sentinel_count]);
+        if (wrong)
+            return refuse(err, wrong);
+        config->sentinel_count++;
+        at += size + 1;
+    }
+    if (*path != '/' || path[1] == '\0')
+        return refuse(err, "the name of the master is missing: it stands behind the sentinels");
+    const char *name = path + 1, *slash = strchr(name, '/');
+    size_t name_len = slash ? (size_t)(slash - name) : strlen(name);
+    if (!is_master_name(name, name_len))
+        return refuse(err, "the name of the master is not 1 to 128 of A-Z a-z 0-9 . _ -");
+    if (slash && slash[1] != '\0' &&
+        !parse_number(slash + 1, strlen(slash + 1), 99999, &config->db))
+        return refuse(err, "the database of Redis is not a number");
+    config->master = mem_ndup(name, name_len);
     return MR_OK;
 }
 
@@ -165,12 +262,14 @@ int redis_config_parse(const char *url, struct redis_config *ret_config, struct 
     int rc;
     if (strncmp(url, "redis://", 8) == 0)
         rc = parse_tcp(url + 8, &config, err);
+    else if (strncmp(url, "sentinel://", 11) == 0)
+        rc = parse_sentinel(url + 11, &config, err);
     else if (strncmp(url, "unix:", 5) == 0)
         rc = parse_unix(url + 5, &config, err);
     else if (strncmp(url, "rediss:", 7) == 0)
         rc = refuse(err, "rediss: is not offered yet: use a local TLS proxy");
-    else if (strncmp(url, "sentinel:", 9) == 0 || strncmp(url, "cluster:", 8) == 0)
-        rc = refuse(err, "sentinel: and cluster: are not offered yet");
+    else if (strncmp(url, "cluster:", 8) == 0)
+        rc = refuse(err, "cluster: is not offered yet");
     else
         rc = refuse(err, "the URL of Redis has an unknown form");
     if (rc == MR_OK)

@@ -134,8 +134,13 @@ static void on_subscribed(struct redis_sub *sub, struct channel *channel)
 static void on_reply(void *arg, redisReply *reply)
 {
     struct redis_sub *sub = arg;
+    /* Redis refuses even PING while its disk fails; what is published comes all the same. */
+    if (reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "MISCONF", 7) == 0) {
+        freeReplyObject(reply);
+        return;
+    }
     if (reply->type == REDIS_REPLY_ERROR) {
-        link_drop(&sub->link, "%.150s", reply->str);
+        link_drop(&sub->link, "%.150s", reply->str ? reply->str : "");
         freeReplyObject(reply);
         return;
     }
@@ -292,8 +297,7 @@ int redis_listen(struct redis_sub *sub, const char *name, struct redis_listener 
     if (asker.next)
         asker.next->link = asker.link;
     char reason[120];
-    strncpy(reason, sub->link.reason, sizeof(reason) - 1);
-    reason[sizeof(reason) - 1] = '\0';
+    snprintf(reason, sizeof(reason), "%.*s", (int)sizeof(reason) - 1, sub->link.reason);
     redis_unlisten(sub, listener);
     if (!asker.wait.expired)
         return error_set(err, rc, "ended while waiting for a subscription");

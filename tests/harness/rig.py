@@ -376,13 +376,15 @@ class Rig:
     appendonly  of Redis: None (no file), "everysec", "always"
     lighttpd    False: requests go by FastCGI alone (fcgi())
     start       False: only Redis and the simulator; start_daemon() later
+    redis_launch  words before `redis-server` (a program that execs it)
     pump        False: output of the daemon goes to its file only (benchmarks)
     """
 
     def __init__(self, workers=1, config=None, pipelines=None, shipped=False, sim=("--latency", "0ms"),
-                 appendonly=None, lighttpd=True, start=True, pump=True, env=None, redis_options=()):
+                 appendonly=None, lighttpd=True, start=True, pump=True, env=None, redis_options=(), redis_launch=()):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="mr-rig-"))
         self.pump, self.env, self.appendonly, self.redis_options = pump, env or {}, appendonly, list(redis_options)
+        self.redis_launch = list(redis_launch)
         self.has_lighttpd = lighttpd
         for name in ("log", "redis", "www", "pipelines"):
             (self.folder / name).mkdir()
@@ -446,7 +448,7 @@ class Rig:
     # ---- processes ----
 
     def start_redis(self):
-        argv = ["redis-server", "--port", "0", "--unixsocket", self.redis_socket, "--unixsocketperm", "700",
+        argv = [*self.redis_launch, "redis-server", "--port", "0", "--unixsocket", self.redis_socket, "--unixsocketperm", "700",
                 "--dir", self.folder / "redis", "--save", "", "--daemonize", "no"]
         if self.appendonly:
             argv += ["--appendonly", "yes", "--appendfsync", self.appendonly]

@@ -93,6 +93,24 @@ static void test_url(void **state)
     assert_string_equal(c.path, "/run/redis.sock");
     assert_int_equal(c.db, 3);
     redis_config_done(&c);
+    assert_int_equal(
+        redis_config_parse("sentinel://u:p%40w@a,[::1]:7000,c.example:7001/my.set-1/4", &c, &err),
+        MR_OK);
+    assert_int_equal(c.sentinel_count, 3);
+    assert_string_equal(c.sentinels[0].host, "a");
+    assert_int_equal(c.sentinels[0].port, 26379);
+    assert_string_equal(c.sentinels[1].host, "::1");
+    assert_int_equal(c.sentinels[1].port, 7000);
+    assert_string_equal(c.sentinels[2].host, "c.example");
+    assert_string_equal(c.master, "my.set-1");
+    assert_string_equal(c.user, "u");
+    assert_string_equal(c.password, "p@w");
+    assert_int_equal(c.db, 4);
+    struct redis_config copy;
+    redis_config_copy(&c, &copy);
+    redis_config_done(&c);
+    assert_string_equal(copy.sentinels[2].host, "c.example");
+    redis_config_done(&copy);
     static const char *const bad[] = {"",
                                       "redis://",
                                       "redis://h:0",
@@ -105,6 +123,18 @@ static void test_url(void **state)
                                       "unix:/a?x=1",
                                       "rediss://h",
                                       "sentinel://h",
+                                      "sentinel://h/",
+                                      "sentinel:///m",
+                                      "sentinel://h,/m",
+                                      "sentinel://,h/m",
+                                      "sentinel://h:0/m",
+                                      "sentinel://h:1x/m",
+                                      "sentinel://u@h/m",
+                                      "sentinel://h/m n",
+                                      "sentinel://h/m/x",
+                                      "sentinel://h/m?db=1",
+                                      "sentinel://[::1/m",
+                                      "sentinel://a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a/m",
                                       "cluster:h",
                                       "http://h",
                                       "redis://:%0@h",
