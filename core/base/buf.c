@@ -7,6 +7,7 @@
 #include "base/buf.h"
 
 #include "base/mem.h"
+#include "base/utf8.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -109,12 +110,17 @@ bool buf_add_json_string(struct buf *buf, const char *text, size_t len)
     buf_add_char(buf, '"');
     size_t start = 0;
     for (size_t i = 0; i < len; i++) {
+        size_t step = utf8_step(text + i, len - i);
         char escape = json_escape((unsigned char)text[i]);
-        if (escape == 0)
+        if (step > 0 && escape == 0) {
+            i += step - 1;
             continue;
+        }
         buf_add(buf, text + start, i - start);
         start = i + 1;
-        if (escape == 'u')
+        if (step == 0)
+            buf_add_text(buf, "\\ufffd");
+        else if (escape == 'u')
             buf_format(buf, "\\u%04x", (unsigned)(unsigned char)text[i]);
         else
             buf_add(buf, (const char[]){'\\', escape}, 2);

@@ -21,8 +21,8 @@ bool buf_add(struct buf *buf, const void *data, size_t len);
 bool buf_add_text(struct buf *buf, const char *text);
 bool buf_add_char(struct buf *buf, char c);
 bool buf_format(struct buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Appends a JSON string literal with its quotes (RFC 8259 section 7); `text` must be valid UTF-8.
- */
+/* Appends a JSON string literal with its quotes (RFC 8259 section 7); a byte of `text` that
+ * belongs to no UTF-8 becomes U+FFFD. */
 bool buf_add_json_string(struct buf *buf, const char *text, size_t len);
 /* The content as a NUL-ended string (never NULL), borrowed. */
 const char *buf_text(const struct buf *buf);

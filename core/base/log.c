@@ -272,17 +272,15 @@ void log_line(enum log_level level, const char *format, ...)
     errno = saved;
 }
 
-void log_error(const char *message, const struct error *err, ...)
+static void log_record(enum log_level level, const char *message, const struct error *err,
+                       va_list args)
 {
-    if (!log_wants(LOG_ERROR))
+    if (!log_wants(level))
         return;
     int saved = errno;
     struct line line;
-    line_begin(&line, LOG_ERROR, message);
-    va_list args;
-    va_start(args, err);
+    line_begin(&line, level, message);
     add_pairs(&line, args);
-    va_end(args);
     const struct {
         const char *key, *value;
     } fields[] = {
@@ -295,4 +293,34 @@ void log_error(const char *message, const struct error *err, ...)
             add_field(&line, fields[i].key, fields[i].value);
     line_end(&line);
     errno = saved;
+}
+
+void log_error(const char *message, const struct error *err, ...)
+{
+    va_list args;
+    va_start(args, err);
+    log_record(LOG_ERROR, message, err, args);
+    va_end(args);
+}
+
+void log_failure(enum log_level level, const char *message, const struct error *err, ...)
+{
+    va_list args;
+    va_start(args, err);
+    log_record(level, message, err, args);
+    va_end(args);
+}
+
+bool log_pace(struct log_pace *pace, char ret_times[24])
+{
+    uint64_t now_ms = clock_now_ms();
+    ret_times[0] = '\0';
+    if (pace->told_ms && now_ms - pace->told_ms < LOG_PACE_MS) {
+        pace->kept++;
+        return false;
+    }
+    if (pace->kept)
+        snprintf(ret_times, 24, "%llu", (unsigned long long)pace->kept + 1);
+    *pace = (struct log_pace){.told_ms = now_ms ? now_ms : 1};
+    return true;
 }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "base/error.h"
+#include <stdint.h>
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 enum log_format { LOG_AUTO, LOG_TEXT, LOG_JSON };
@@ -32,3 +33,17 @@ void log_line(enum log_level level, const char *format, ...) __attribute__((form
 /* Logs an error record at level error: `message` (what was being done), the same kind of pairs, and
  * the record's code, error, where, hint and detail as fields. */
 void log_error(const char *message, const struct error *err, ...) __attribute__((sentinel));
+/* The same at another level: a failure that is to be expected now and then is no error. */
+void log_failure(enum log_level level, const char *message, const struct error *err, ...)
+    __attribute__((sentinel));
+
+/* Trouble of one kind that comes again and again: told once, then at most every 10 s. Not for
+ * threads to share; zeroed at first. */
+#define LOG_PACE_MS 10000u
+struct log_pace {
+    uint64_t told_ms; /* clock_now_ms() of the last line; 0: none yet */
+    uint64_t kept;    /* times since then that were not told */
+};
+/* Whether to tell it now. `ret_times`: how often it came since the last line, in words of the log;
+ * "" when it was once. Begins anew when it has not come for 10 s. */
+bool log_pace(struct log_pace *pace, char ret_times[24]);

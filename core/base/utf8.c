@@ -2,6 +2,10 @@
  * second byte may have; all further ones are 80..BF. */
 #include "base/utf8.h"
 
+#include "base/mem.h"
+#include <stdio.h>
+#include <string.h>
+
 size_t utf8_step(const char *text, size_t len)
 {
     const unsigned char *p = (const unsigned char *)text;
@@ -57,4 +61,30 @@ size_t utf8_cut(const char *text, size_t len)
         return len; /* ends in ASCII, or is no UTF-8 anyway */
     start--;
     return utf8_step(text + start, len - start) == len - start ? len : start;
+}
+
+/* C0, DEL, and C1, whose first byte is C2. */
+static bool is_control(const char *text, size_t step)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    return step == 1 ? p[0] < 0x20 || p[0] == 0x7F : step == 2 && p[0] == 0xC2 && p[1] < 0xA0;
+}
+
+char *utf8_plain(const char *text)
+{
+    size_t len = strlen(text), at = 0;
+    char *plain = mem_alloc(4 * len + 1);
+    for (size_t i = 0; i < len;) {
+        size_t step = utf8_step(text + i, len - i);
+        if (step > 0 && !is_control(text + i, step)) {
+            memcpy(plain + at, text + i, step);
+            at += step;
+            i += step;
+            continue;
+        }
+        for (size_t end = i + (step > 0 ? step : 1); i < end; i++)
+            at += (size_t)snprintf(plain + at, 5, "\\x%02x", (unsigned)(unsigned char)text[i]);
+    }
+    plain[at] = '\0';
+    return plain;
 }

@@ -10,3 +10,7 @@ size_t utf8_step(const char *text, size_t len);
 bool utf8_is_valid(const char *text, size_t len);
 /* The greatest length of at most `len` that does not cut a sequence of valid text apart. */
 size_t utf8_cut(const char *text, size_t len);
+/* A copy (free) that a terminal and JSON take: control characters and bytes that are not UTF-8
+ * become
+ * `\xNN`, one a byte. For names of unknown origin. */
+char *utf8_plain(const char *text);

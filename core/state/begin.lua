@@ -1,10 +1,13 @@
 #!lua flags=allow-oom
--- begin: a worker takes a lane that it has claimed. Keys: job out log, the entry's stream, paused,
--- names.
+-- begin: a worker takes a lane that it has claimed. Keys: job out log, the entry's stream, paused, names.
+-- ARGV: id, lane, entry, fence, worker, revision, known, adopt, an instance whose death has a culprit (or empty),
+-- max_crashes, conf, the culprit in words, its stage (`*`: not known; empty: the culprit is another job), the most
+-- takeovers that the caller may run now (0: any), ms to put it off by when it has more (0: only say so). To adopt: NAME
+-- QUEUE NEEDS of each stage of `revision`.
 --@include base
 --@include lane
 local n, entry, fence, worker, revision, known = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local adopt, culprit, max_crashes, conf = ARGV[8] == '1', ARGV[9] == '1', tonumber(ARGV[10]), ARGV[11]
+local max_crashes, conf, most = tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[14])
 local stream = KEYS[4]
 
 local v = call('HMGET', KEYS[1], 'l:' .. n, 'status', 'stop', 'pipeline', 'rev', 'round', 'lanes', 'prio', 'created',
@@ -30,7 +33,16 @@ for stage in string.gmatch(l.stages, '[^,]+') do stages[#stages + 1] = stage end
 
 if not mine then
     if l.state == 'r' then
-        if culprit then l.crashes = l.crashes + 1 else l.takeovers = l.takeovers + 1 end
+        -- Whose doing the end of that worker was is known of one instance alone, and judges only the lanes it had: the
+        -- culprit's is charged, the others are not. Any other loss counts as a takeover.
+        local judged = ARGV[9] ~= '' and sub(l.fence, 1, #ARGV[9] + 1) == ARGV[9] .. '.'
+        local culprit = judged and ARGV[13] ~= '' and
+                        (ARGV[13] == '*' or l.stages == '$after' or find(',' .. l.stages .. ',', ',' .. ARGV[13] .. ',', 1, true))
+        if culprit then
+            l.crashes = l.crashes + 1
+        elseif not judged or ARGV[13] ~= '' then
+            l.takeovers = l.takeovers + 1
+        end
         if (l.crashes > max_crashes or l.takeovers > 20) and not winding then
 --@include lanes
             -- Poison: every stage of the lane fails, the lane closes, and so do those that do not run.
@@ -47,7 +59,7 @@ if not mine then
             local e = left == '' and ending_read('failed', conf)
             if wanted then return wanted end
             local named = culprit and ARGV[12] ~= '' and ': ' .. ARGV[12] or ''
-            local at_stage = culprit and ARGV[13] ~= '' and ARGV[13] or stages[1]
+            local at_stage = culprit and ARGV[13] ~= '*' and ARGV[13] or stages[1]
             local w = call('HMGET', KEYS[1], 'error', 'n')
             local error = w[1] or '{"code":"poison","message":"the job brought its process down too often' .. named ..
                                    '","stage":"' .. at_stage .. '","class":"crash","retryable":false}'
@@ -89,6 +101,19 @@ if not mine then
         call('HSET', KEYS[1], 'l:' .. n, lane_text(l), 'status', lanes_status(lanes, n))
         return {'HELD'}
     end
+    if most > 0 and l.takeovers > most and not winding then
+        local delay = tonumber(ARGV[15])
+        if delay == 0 then return {'SUSPECT', l.takeovers} end
+--@include lanes
+        local to = key('due')
+        if wanted then return wanted end
+        local due = later(at, math.max(delay, math.min(delay * 2 ^ math.min(l.refused, 10), 30000)))
+        entry_end(stream, entry)
+        call('ZADD', to, due, 'l ' .. id .. ' ' .. n)
+        l.state, l.entry, l.fence, l.worker, l.refused = 'd', due, '-', '-', l.refused + 1
+        call('HSET', KEYS[1], 'l:' .. n, lane_text(l), 'status', ended and status or lanes_status(lanes, n))
+        return {'PUT_OFF'}
+    end
 end
 
 -- The revision. When it is not known the lane is granted all the same, to be parked, failed or begun again.
@@ -105,7 +130,32 @@ elseif not rev then
     set[#set + 1] = 'rev'
     set[#set + 1] = rev
 elseif rev ~= revision and not string.find(',' .. known .. ',', ',' .. rev .. ',', 1, true) then
-    if adopt and alone == 1 then
+    -- Adopted only in a state that the other revision could have come to: every stage that is open or done is one of
+    -- its own, in the same queue, with all its needs done; of every other one a need is not done yet.
+    local fits = ARGV[8] == '1' and alone == 1
+    if fits then
+        local all, records, count = call('HGETALL', KEYS[1]), {}, 0
+        for i = 1, #all, 2 do
+            local name = match(all[i], '^s:([^$].*)$')
+            if name then
+                records[name] = all[i + 1]
+                count = count + 1
+            end
+        end
+        for i = 16, #ARGV, 3 do
+            local record, ready = records[ARGV[i]], true
+            for need in string.gmatch(ARGV[i + 2], '[^,]+') do
+                if not match(records[need] or '-', '^[ds]') then ready = false end
+            end
+            if (record ~= nil) ~= ready then fits = false end
+            if record then
+                count = count - 1
+                if match(record, '^%a %d+ %d+ %S+ %S+ (%S+)') ~= ARGV[i + 1] then fits = false end
+            end
+        end
+        if count ~= 0 then fits = false end
+    end
+    if fits then
         rev = revision
         set[#set + 1] = 'rev'
         set[#set + 1] = rev
@@ -163,13 +213,14 @@ end
 if verdict == 'STOP' then
     for i, stage in ipairs(stages) do records[i] = 'calls:' .. stage end
     for i, noted in ipairs(call('HMGET', KEYS[1], unpack(records))) do
-        for child, req in string.gmatch(noted or '', '(%S+) (%S+)\n') do
+        for child, req, timeout in string.gmatch(noted or '', '(%S+) (%S+) ?(%d*)\n') do
             children[#children + 1] = stages[i]
             children[#children + 1] = child
             children[#children + 1] = req
+            children[#children + 1] = timeout
         end
     end
 end
-return {verdict, v[6], v[11] and string.format('%.0f', v[11] - at) or '', l.crashes, l.takeovers, v[12] or '0', v[9], v[8], status, stop or '',
+return {verdict, v[6], v[11] and not ended and string.format('%.0f', v[11] - at) or '', l.crashes, l.takeovers, v[12] or '0', v[9], v[8], status, stop or '',
         alone, rev, l.stages, table.concat(attempts, ','), v[14], v[15] or '', v[16] or '', v[17] or '', v[18] or '',
         outputs, children}

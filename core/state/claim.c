@@ -58,15 +58,10 @@ static bool is_no_group(const struct error *err)
 static int make_group(struct redis *redis, const char *key, struct error *err)
 {
     struct reply reply;
-    struct error first = {0};
-    int rc = redis_command(redis, &reply, &first, "XGROUP", "CREATE", key, STORE_GROUP, "0",
-                           "MKSTREAM", NULL);
+    int rc = redis_command(redis, &reply, err, "EVAL", script_text(SCRIPT_group), "1", key,
+                           STORE_GROUP, NULL);
     if (rc == MR_OK)
         reply_done(&reply);
-    else if (strstr(first.message, "BUSYGROUP"))
-        rc = MR_OK; /* another worker was faster */
-    else if (err)
-        *err = first;
     return rc;
 }
 
@@ -89,7 +84,8 @@ static int run(struct redis *redis, size_t argc, const struct arg *argv, uint64_
     return rc;
 }
 
-#define COMMAND_MS 10000u
+#define COMMAND_MS   10000u
+#define OVERDUE_LOOK 256u /* entries of a stream at a look */
 
 int lane_claim(struct store *store, struct redis *redis, const struct lane_stream *streams,
                size_t stream_count, uint32_t per_stream, uint64_t block_ms, struct lane *ret_lanes,
@@ -163,28 +159,71 @@ int lane_claim_own(struct store *store, struct redis *redis, const struct lane_s
     return MR_OK;
 }
 
+/* Takes the named entries, unless somebody has renewed them meanwhile, or this worker may not judge
+ * (sweep.lua). */
+static int take(struct store *store, struct redis *redis, const struct lane_stream *stream,
+                const char *key, const struct arg *ids, size_t id_count, struct lane *ret_lanes,
+                size_t *ret_count, struct error *err)
+{
+    call_auto struct call call;
+    call_init(&call, store, SCRIPT_sweep, stream->partition);
+    call_key_text(&call, key);
+    call_key(&call, "worker", store->worker);
+    call_text(&call, store->worker);
+    call_u64(&call, store->lease_ms);
+    for (size_t i = 0; i < id_count; i++)
+        call_bytes(&call, ids[i].data, ids[i].len);
+    struct reply reply;
+    int rc = call_run(&call, 0, &reply, err);
+    if (rc != MR_OK)
+        return rc;
+    read_entries(store, redis, &reply, stream, key, ret_lanes, id_count, ret_count);
+    reply_done(&reply);
+    return MR_OK;
+}
+
+/* Healthy entries are young: they are renewed each third of a lease. So only those that have missed
+ * a renewal are listed, and a stream with any number of them is looked through in one command
+ * (XAUTOCLAIM looks at ten a free slot, and says nothing of those behind). */
 int lane_reclaim(struct store *store, struct redis *redis, const struct lane_stream *stream,
-                 char cursor[STORE_ENTRY_BYTES], uint32_t max, struct lane *ret_lanes,
-                 size_t *ret_count, struct error *err)
+                 uint32_t max, struct lane *ret_lanes, size_t *ret_count, struct lane_overdue *ret,
+                 struct error *err)
 {
     char key[STORE_KEY_BYTES], idle_slot[24], count_slot[24];
     store_queue_key(store, stream->partition, stream->queue, stream->class, key);
+    struct lane_overdue overdue = {.next_ms = UINT64_MAX};
     *ret_count = 0;
-    struct arg words[] = {arg_text("XAUTOCLAIM"),
+    struct arg words[] = {arg_text("XPENDING"),
                           arg_text(key),
                           arg_text(STORE_GROUP),
-                          arg_text(store->worker),
-                          arg_int(idle_slot, (int64_t)store->lease_ms),
-                          arg_text(cursor),
-                          arg_text("COUNT"),
-                          arg_int(count_slot, max)};
-    struct arg key_arg = arg_text(key);
-    struct reply reply;
-    int rc = run(redis, 8, words, 0, &key_arg, 1, &reply, err);
+                          arg_text("IDLE"),
+                          arg_int(idle_slot, (int64_t)(store->lease_ms / 2)),
+                          arg_text("-"),
+                          arg_text("+"),
+                          arg_int(count_slot, OVERDUE_LOOK)};
+    struct arg key_arg = arg_text(key), ids[OVERDUE_LOOK];
+    struct reply list;
+    int rc = run(redis, sizeof(words) / sizeof(words[0]), words, 0, &key_arg, 1, &list, err);
     if (rc != MR_OK)
         return rc;
-    snprintf(cursor, STORE_ENTRY_BYTES, "%s", reply_text(&reply, 0));
-    read_entries(store, redis, reply_item(&reply, 1), stream, key, ret_lanes, max, ret_count);
-    reply_done(&reply);
-    return MR_OK;
+    size_t id_count = 0, over = 0;
+    for (size_t i = 0; i < list.count && i < OVERDUE_LOOK; i++) {
+        const struct reply *idle = reply_item(&list.items[i], 2);
+        uint64_t idle_ms =
+            idle->type == REPLY_INT && idle->integer > 0 ? (uint64_t)idle->integer : 0;
+        if (idle_ms < store->lease_ms) {
+            uint64_t left_ms = store->lease_ms - idle_ms;
+            overdue.next_ms = left_ms < overdue.next_ms ? left_ms : overdue.next_ms;
+        } else if (over++ < max) {
+            ids[id_count++] = arg_text(reply_text(&list.items[i], 0));
+        }
+    }
+    if (id_count > 0)
+        rc = take(store, redis, stream, key, ids, id_count, ret_lanes, ret_count, err);
+    /* Who gets none of what it asked for may not judge now, or others were quicker. */
+    overdue.has_more = (over > id_count || over == OVERDUE_LOOK) && (id_count == 0 || *ret_count);
+    reply_done(&list);
+    if (rc == MR_OK && ret)
+        *ret = overdue;
+    return rc;
 }

@@ -20,7 +20,8 @@ else
     v = call('HMGET', KEYS[1], unpack(fields))
 end
 if not v[1] then return {'LOST'} end
-local state, queue, claim, fence, rest, stages = match(v[1], '^(%a) (%S+) (%S+ %S+) (%S+) (.+) (%S*)$')
+-- A checkpoint is progress: takeovers and refusals of the lane begin at 0 again.
+local state, queue, claim, fence, rest, stages = match(v[1], '^(%a) (%S+) (%S+ %S+) (%S+) (%S+ %d+) %d+ %d+ (%S*)$')
 if state ~= 'r' or fence ~= ARGV[3] then return {'LOST'} end
 local stop, done, more = v[3], tonumber(v[4] or 0), 10 + 3 * count
 local winding = stop == 'cancelled' or stop == 'deadline'
@@ -72,7 +73,8 @@ if stage == '$end' then
     end
 elseif stage == '$after' then
     set = {}
-    gone[1] = 's:$after'
+    gone = {'s:$after', 'calls:$after', 'steps:$after'}
+    for name in string.gmatch(call('HGET', KEYS[1], 'steps:$after') or '', '[^,]+') do call('HDEL', KEYS[2], '$after#' .. name) end
 else
     local attempts, throttled, started, flag = match(v[2], '^%a (%d+) (%d+) (%S+) %S+ %S+ ?(%*?)$')
     local outcome, total = ARGV[5], tonumber(ARGV[7])
@@ -143,7 +145,7 @@ if #open > 0 and not new then -- the lane goes on
     stages = #open == 1 and open[1] or table.concat(open, ',')
     local i = #set
     set[i + 1] = lane
-    set[i + 2] = 'r ' .. queue .. ' ' .. claim .. ' ' .. fence .. ' ' .. rest .. ' ' .. stages
+    set[i + 2] = 'r ' .. queue .. ' ' .. claim .. ' ' .. fence .. ' ' .. rest .. ' 0 0 ' .. stages
     call('HSET', KEYS[1], unpack(set))
     if #gone > 0 then call('HDEL', KEYS[1], unpack(gone)) end
     local cut, last = find(news, '\n', 1, true), nil
@@ -220,7 +222,7 @@ do
     else
         stages = table.concat(open, ',')
         set[#set + 1] = lane
-        set[#set + 1] = 'r ' .. queue .. ' ' .. claim .. ' ' .. fence .. ' ' .. rest .. ' ' .. stages
+        set[#set + 1] = 'r ' .. queue .. ' ' .. claim .. ' ' .. fence .. ' ' .. rest .. ' 0 0 ' .. stages
     end
     if e then
         if finish then

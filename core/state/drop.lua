@@ -12,7 +12,8 @@ local l = mine(v[1])
 if not l then return {'LOST'} end
 local stop = v[4]
 local own = key('queue:' .. l.queue .. ':' .. l.class)
-if stop ~= 'cancelled' and stop ~= 'deadline' then
+local ended = v[3] == 'failed' or v[3] == 'cancelled' or v[3] == 'completed' -- what stopped it is not for its follow-up
+if ended or stop ~= 'cancelled' and stop ~= 'deadline' then
     local to = key('queue:' .. l.queue .. ':recovered')
     if wanted then return wanted end
     lane_back(l, own, to, v[2], v[3])

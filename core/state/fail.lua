@@ -67,7 +67,8 @@ if again then
                                     (class == 'throttled' and 'true' or 'false') .. '}')
     end
 elseif stage == '$after' then
-    gone[#gone + 1] = 's:$after'
+    for _, name in ipairs({'s:$after', 'calls:$after', 'steps:$after'}) do gone[#gone + 1] = name end
+    for name in string.gmatch(call('HGET', KEYS[1], 'steps:$after') or '', '[^,]+') do call('HDEL', KEYS[2], '$after#' .. name) end
     table.remove(set)
 else
     set[#set + 1] = 'f ' .. attempts .. ' ' .. throttled .. ' ' .. started .. ' ' .. at .. ' ' .. l.queue

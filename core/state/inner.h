@@ -15,6 +15,9 @@ const char *script_text(enum script script);
 const char *script_name(enum script script);
 
 struct store_private {
+    struct redis_config where; /* when has_where */
+    bool has_where;
+    struct durable *durable; /* durable.c; NULL: not asked for yet */
     struct redis_script scripts[SCRIPTS];
     char conf[STORE_SCHEDULE_MAX * 21 + 16]; /* SCHEDULE;BREAKER, as scripts take it */
     char keep[48];                           /* default retention, as submit takes it */

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "state/inner.h"
+#include "state/table.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -16,16 +17,19 @@ int job_submit(struct store *store, const struct job_submit *submit, struct job_
                struct error *err)
 {
     static const char *const modes[] = {"plain", "dispatch", "call"};
-    static const char *const outcomes[] = {"NEW", "SAME", "AGAIN", "CONFLICT", "FULL"};
+#define X(NAME, word) [JOB_##NAME] = (word),
+    static const char *const outcomes[] = {STATE_SUBMITTED(X)};
+#undef X
     if (submit->first_count == 0 || submit->first_count > LIMIT_STAGES)
         return error_set(err, MR_E_INTERNAL, "a job with %u first stages", submit->first_count);
     call_auto struct call call;
-    call_init(&call, store, SCRIPT_submit, store_partition(store, submit->id));
+    enum script script = submit->mode == JOB_PLAIN ? SCRIPT_submit : SCRIPT_child;
+    call_init(&call, store, script, store_partition(store, submit->id));
     call_key(&call, "job", submit->id);
     call_key(&call, "out", submit->id);
     call_key(&call, "log", submit->id);
     call_key(&call, "jobs", NULL);
-    if (submit->delay_ms || submit->ttl_ms)
+    if (submit->delay_ms || submit->run_at_ms || submit->ttl_ms)
         call_key(&call, "due", NULL);
     call_text(&call, submit->id);
     for (uint32_t i = 0; i < submit->first_count; i++) {
@@ -40,7 +44,12 @@ int job_submit(struct store *store, const struct job_submit *submit, struct job_
     call_text(&call, submit->req);
     call_text(&call, modes[submit->mode]);
     call_text(&call, queue_class_name(submit->prio));
-    call_u64(&call, submit->delay_ms);
+    char run_at[24];
+    snprintf(run_at, sizeof(run_at), "@%llu", (unsigned long long)submit->run_at_ms);
+    if (submit->run_at_ms)
+        call_text(&call, run_at);
+    else
+        call_u64(&call, submit->delay_ms);
     call_u64(&call, submit->ttl_ms);
     call_u64(&call, submit->queue_max);
     call_text(&call, submit->metadata);
@@ -60,7 +69,7 @@ int job_submit(struct store *store, const struct job_submit *submit, struct job_
         call_text(&call, submit->first[i].queue);
     }
     struct reply reply;
-    int rc = call_run(&call, 0, &reply, err);
+    int rc = call_run(&call, store->ask_ms, &reply, err);
     if (rc != MR_OK)
         return rc;
     for (unsigned i = 0; i < sizeof(outcomes) / sizeof(*outcomes); i++)
@@ -71,7 +80,7 @@ int job_submit(struct store *store, const struct job_submit *submit, struct job_
             reply_done(&reply);
             return MR_OK;
         }
-    rc = call_surprise(SCRIPT_submit, &reply, err);
+    rc = call_surprise(script, &reply, err);
     reply_done(&reply);
     return rc;
 }
@@ -82,7 +91,7 @@ int job_submit(struct store *store, const struct job_submit *submit, struct job_
 static int run_for_word(struct call *call, const char *const *words, int count, struct error *err)
 {
     struct reply reply;
-    int rc = call_run(call, 0, &reply, err);
+    int rc = call_run(call, call->store->ask_ms, &reply, err);
     if (rc != MR_OK)
         return rc;
     rc = -1;
@@ -98,7 +107,9 @@ static int run_for_word(struct call *call, const char *const *words, int count, 
 int job_cancel(struct store *store, const char *id, const char *req, uint64_t tomb_ms,
                enum cancel_outcome *ret, struct error *err)
 {
-    static const char *const words[] = {"NONE", "CANCELLED", "CANCELLING", "ENDED"};
+#define X(NAME, word) [CANCEL_##NAME] = (word),
+    static const char *const words[] = {STATE_CANCELS(X)};
+#undef X
     call_auto struct call call;
     call_init(&call, store, SCRIPT_cancel, store_partition(store, id));
     call_job(&call, id);
@@ -115,7 +126,9 @@ int job_cancel(struct store *store, const char *id, const char *req, uint64_t to
 int job_run_again(struct store *store, const struct job_again *again, enum again_outcome *ret,
                   struct error *err)
 {
-    static const char *const words[] = {"NONE", "AGAIN", "SAME", "ENDED"};
+#define X(NAME, word) [AGAIN_##NAME] = (word),
+    static const char *const words[] = {STATE_AGAINS(X)};
+#undef X
     call_auto struct call call;
     call_init(&call, store, SCRIPT_again, store_partition(store, again->id));
     call_job(&call, again->id);
@@ -133,7 +146,9 @@ int job_run_again(struct store *store, const struct job_again *again, enum again
 
 int job_erase(struct store *store, const char *id, enum erase_outcome *ret, struct error *err)
 {
-    static const char *const words[] = {"ERASED", "NONE", "BUSY"};
+#define X(NAME, word) [ERASE_##NAME] = (word),
+    static const char *const words[] = {STATE_ERASES(X)};
+#undef X
     call_auto struct call call;
     call_init(&call, store, SCRIPT_erase, store_partition(store, id));
     call_job(&call, id);
@@ -229,5 +244,19 @@ int job_list(struct store *store, bool dead, uint64_t before_ms, const char *bef
         qsort(items, count, sizeof(*items), by_newest);
     *ret_items = items;
     *ret_count = count < max ? count : max;
+    return MR_OK;
+}
+
+int job_find_listed(struct store *store, bool dead, const char *id, uint64_t *ret_at_ms,
+                    struct error *err)
+{
+    char key[STORE_KEY_BYTES];
+    struct reply reply;
+    store_key(store, store_partition(store, id), dead ? "dead" : "jobs", NULL, key);
+    int rc = redis_command(store->redis, &reply, err, "ZSCORE", key, id, NULL);
+    if (rc != MR_OK)
+        return rc;
+    *ret_at_ms = reply.type == REPLY_TEXT ? text_u64(reply.text, reply.len) : 0;
+    reply_done(&reply);
     return MR_OK;
 }

@@ -22,8 +22,9 @@ struct job_submit {
     /* The request that begins this run of the job: any text without spaces that differs from
      * request to request (the front: its request id). Calls and dispatches: see job_call_req. */
     const char *req;
-    uint64_t delay_ms; /* 0: at once */
-    uint64_t ttl_ms;   /* the job's deadline from now; 0: none */
+    uint64_t delay_ms;  /* 0: at once */
+    uint64_t run_at_ms; /* else: when, by the server's clock (ms since 1970); 0: see delay_ms */
+    uint64_t ttl_ms;    /* the job's deadline from now; 0: none */
     enum queue_class prio;
     const char *metadata;  /* JSON object, or NULL */
     const char *owner;     /* token's name with auth on, or NULL */
@@ -87,7 +88,8 @@ struct job_view {
     const char *prio;   /* call high normal low */
     const char *digest; /* as submitted */
     const char *owner, *metadata, *after, *req; /* "" when there is none */
-    const char *input, *result, *error;         /* JSON; NULL when there is none */
+    const char *durability; /* "", or for durable_parse (durable.h): what its last write got */
+    const char *input, *result, *error; /* JSON; NULL when there is none */
     size_t input_len, result_len, error_len;
     uint64_t created_ms, started_ms, finished_ms, deadline_ms, expires_ms; /* 0: none */
     uint64_t next_retry_ms; /* automatic reprocessing of a dead letter; 0: none due */
@@ -109,6 +111,8 @@ enum job_want { JOB_WANT_OUTPUTS = 1 };
 MR_SUSPENDS int job_read(struct store *store, const char *id, unsigned want,
                          struct job_view **ret_view, struct error *err);
 void job_view_free(struct job_view *view);
+/* Whether a status is one of the three ends. */
+bool job_status_is_ended(const char *status);
 const struct job_stage_view *job_view_stage(const struct job_view *view, const char *name);
 /* The stage that a person would name now: the first open one by start, else NULL. */
 const struct job_stage_view *job_view_current(const struct job_view *view);
@@ -171,6 +175,14 @@ struct job_listed {
 MR_SUSPENDS int job_list(struct store *store, bool dead, uint64_t before_ms, const char *before_id,
                          uint32_t max, struct job_listed **ret_items, size_t *ret_count,
                          struct error *err);
-/* Takes a job out of the dead letters; it stays failed until it expires. */
+/* Where a job stands in the list: its time in `ret_at_ms`. 0: it is not in it (any more). */
+MR_SUSPENDS int job_find_listed(struct store *store, bool dead, const char *id, uint64_t *ret_at_ms,
+                                struct error *err);
+/* Reads listed jobs without what may be long (input, result, outputs), 50 a script: a view for each
+ * item, NULL for one that is gone. job_view_free each. */
+MR_SUSPENDS int job_read_briefs(struct store *store, const struct job_listed *items, size_t count,
+                                struct job_view **ret_views, struct error *err);
+/* Takes a job out of the dead letters; it stays failed until it expires. When it was due to run
+ * again by itself this is its end: watches end, and its follow-up runs. */
 MR_SUSPENDS int dead_discard(struct store *store, const char *id, bool *ret_done,
                              struct error *err);

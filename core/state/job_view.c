@@ -1,8 +1,21 @@
 /* A job as it is read: the hash, field by field, to a struct. */
 #include "state/inner.h"
 #include "state/job.h"
+#include "state/table.h"
 #include <stdio.h>
 #include <string.h>
+
+#define BRIEF_AT_ONCE 50u /* jobs of a script: about half a millisecond of the server */
+
+bool job_status_is_ended(const char *status)
+{
+#define X(NAME, word, is_end)                                                                      \
+    if ((is_end) && strcmp(status, word) == 0)                                                     \
+        return true;
+    STATE_STATUSES(X)
+#undef X
+    return false;
+}
 
 static bool starts(const char *text, const char *with)
 {
@@ -86,6 +99,7 @@ static bool read_plain(struct job_view *view, const char *field, const struct re
                  {"prio", &view->prio, NULL},
                  {"digest", &view->digest, NULL},
                  {"owner", &view->owner, NULL},
+                 {"durability", &view->durability, NULL},
                  {"meta", &view->metadata, NULL},
                  {"after", &view->after, NULL},
                  {"req", &view->req, NULL},
@@ -137,15 +151,14 @@ static bool lane_has(const struct job_lane_view *lane, const char *stage)
 
 /* Whatever needs more than one field. */
 static void complete(struct job_view *view, const struct reply *outputs, uint64_t log_count,
-                     int64_t ttl_ms)
+                     int64_t expires_ms)
 {
-    view->is_ended = strcmp(view->status, "completed") == 0 ||
-                     strcmp(view->status, "failed") == 0 || strcmp(view->status, "cancelled") == 0;
+    view->is_ended = job_status_is_ended(view->status);
     view->has_log = log_count > 0;
     if (view->has_log)
         view->events = log_count;
-    if (view->is_ended && ttl_ms > 0)
-        view->expires_ms = view->now_ms + (uint64_t)ttl_ms;
+    if (view->is_ended && expires_ms > 0)
+        view->expires_ms = (uint64_t)expires_ms;
     if (strcmp(view->status, "completed") == 0)
         view->progress = 100;
     if (view->stage_count > 0)
@@ -163,26 +176,18 @@ static void complete(struct job_view *view, const struct reply *outputs, uint64_
     }
 }
 
-int job_read(struct store *store, const char *id, unsigned want, struct job_view **ret_view,
-             struct error *err)
+/* A view of what the scripts `read` and `brief` say of a job: hash, outputs, length of the log,
+ * now, when it expires. The reply becomes the view's. NULL: there is no such job. */
+static struct job_view *view_make(const char *id, struct reply *reply)
 {
-    call_auto struct call call;
-    call_init(&call, store, SCRIPT_read, store_partition(store, id));
-    call_key(&call, "job", id);
-    call_key(&call, "out", id);
-    call_key(&call, "log", id);
-    call_int(&call, (want & JOB_WANT_OUTPUTS) != 0);
-    struct reply reply;
-    int rc = call_run(&call, 0, &reply, err);
-    if (rc != MR_OK)
-        return rc;
-    const struct reply *hash = reply_item(&reply, 0);
+    const struct reply *hash = reply_item(reply, 0);
     struct job_view *view = mem_zalloc(sizeof(*view));
     snprintf(view->id, sizeof(view->id), "%s", id);
     view->pipeline = view->revision = view->stop = view->prio = view->digest = "";
-    view->owner = view->metadata = view->after = view->req = "";
-    view->reply = reply;
-    view->now_ms = reply_u64(&reply, 3);
+    view->owner = view->metadata = view->after = view->req = view->durability = "";
+    view->reply = *reply;
+    *reply = (struct reply){.type = REPLY_NIL};
+    view->now_ms = reply_u64(&view->reply, 3);
     if (hash->count > 0) {
         view->stages = mem_zalloc(hash->count * sizeof(*view->stages));
         view->lanes = mem_zalloc(hash->count * sizeof(*view->lanes));
@@ -203,12 +208,72 @@ int job_read(struct store *store, const char *id, unsigned want, struct job_view
     }
     if (!view->status) {
         job_view_free(view);
-        *ret_view = NULL;
-        return MR_OK;
+        return NULL;
     }
-    const struct reply *ttl = reply_item(&reply, 4);
-    complete(view, reply_item(&reply, 1), reply_u64(&reply, 2), ttl->integer);
-    *ret_view = view;
+    const struct reply *expires = reply_item(&view->reply, 4);
+    complete(view, reply_item(&view->reply, 1), reply_u64(&view->reply, 2), expires->integer);
+    return view;
+}
+
+int job_read(struct store *store, const char *id, unsigned want, struct job_view **ret_view,
+             struct error *err)
+{
+    call_auto struct call call;
+    call_init(&call, store, SCRIPT_read, store_partition(store, id));
+    call_key(&call, "job", id);
+    call_key(&call, "out", id);
+    call_key(&call, "log", id);
+    call_int(&call, (want & JOB_WANT_OUTPUTS) != 0);
+    struct reply reply;
+    int rc = call_run(&call, store->ask_ms, &reply, err);
+    if (rc != MR_OK)
+        return rc;
+    *ret_view = view_make(id, &reply);
+    return MR_OK;
+}
+
+/* The jobs from `first` on that lie in its partition and were not read yet: at most BRIEF_AT_ONCE.
+ */
+static int read_briefs(struct store *store, const struct job_listed *items, size_t count,
+                       size_t first, bool *was_read, struct job_view **views, struct error *err)
+{
+    uint32_t partition = store_partition(store, items[first].id);
+    size_t which[BRIEF_AT_ONCE], number = 0;
+    call_auto struct call call;
+    call_init(&call, store, SCRIPT_brief, partition);
+    for (size_t i = first; i < count && number < BRIEF_AT_ONCE; i++)
+        if (!was_read[i] && store_partition(store, items[i].id) == partition) {
+            call_key(&call, "job", items[i].id);
+            call_key(&call, "log", items[i].id);
+            was_read[i] = true;
+            which[number++] = i;
+        }
+    struct reply reply;
+    int rc = call_run(&call, 0, &reply, err);
+    if (rc != MR_OK)
+        return rc;
+    for (size_t i = 0; i < number && i < reply.count; i++)
+        views[which[i]] = view_make(items[which[i]].id, &reply.items[i]);
+    reply_done(&reply);
+    return MR_OK;
+}
+
+int job_read_briefs(struct store *store, const struct job_listed *items, size_t count,
+                    struct job_view **ret_views, struct error *err)
+{
+    mem_auto bool *was_read = mem_zalloc(count + 1);
+    memset(ret_views, 0, count * sizeof(*ret_views));
+    for (size_t i = 0; i < count; i++) {
+        int rc =
+            was_read[i] ? MR_OK : read_briefs(store, items, count, i, was_read, ret_views, err);
+        if (rc != MR_OK) {
+            for (size_t k = 0; k < count; k++) {
+                job_view_free(ret_views[k]);
+                ret_views[k] = NULL;
+            }
+            return rc;
+        }
+    }
     return MR_OK;
 }
 

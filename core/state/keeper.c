@@ -7,6 +7,7 @@
 #include <string.h>
 
 struct lane_keeper {
+    uint64_t busy; /* slots, as told last */
     struct redis_sync *sync;
     struct redis_script script;
     /* Copies; only what names keys is filled. */
@@ -21,6 +22,8 @@ struct lane_keeper *lane_keeper_new(const struct store *store, const struct redi
     keeper->script.text = script_text(SCRIPT_renew);
     keeper->store.prefix = mem_dup(store->prefix);
     keeper->store.worker = mem_dup(store->worker);
+    keeper->store.queues = mem_dup(store->queues ? store->queues : "");
+    keeper->store.slots = store->slots;
     keeper->store.partitions = store->partitions;
     keeper->store.lease_ms = store->lease_ms;
     memcpy(keeper->store.instance, store->instance, sizeof(store->instance));
@@ -34,7 +37,13 @@ void lane_keeper_free(struct lane_keeper *keeper)
     redis_sync_close(keeper->sync);
     free(keeper->store.prefix);
     free(keeper->store.worker);
+    free(keeper->store.queues);
     free(keeper);
+}
+
+void lane_keeper_set_busy(struct lane_keeper *keeper, uint64_t busy)
+{
+    keeper->busy = busy;
 }
 
 /* Renews `count` lanes of one partition with one script. */
@@ -46,9 +55,13 @@ static int renew_batch(struct lane_keeper *keeper, uint32_t partition,
     call_auto struct call call;
     call_init(&call, store, SCRIPT_renew, partition);
     call_key(&call, "worker", store->worker);
+    call_key(&call, "workers", NULL);
     call_text(&call, store->worker);
     call_text(&call, store->instance);
     call_u64(&call, store->lease_ms);
+    call_text(&call, store->queues);
+    call_u64(&call, store->slots);
+    call_u64(&call, keeper->busy);
     for (size_t i = 0; i < count; i++) {
         const struct lane *lane = &batch[i]->lane;
         char queue[STORE_KEY_BYTES];

@@ -24,6 +24,8 @@
       "failed jobs, by the time they failed")                                                      \
     X(DEAD_INFO, "{P}:dead:info", "hash", "none", "scripts",                                       \
       "budget and breaker of automatic reprocessing")                                              \
+    X(DEAD_HELD, "{P}:dead:held", "zset", "none; members leave with their job", "scripts",         \
+      "dead letters that an open breaker keeps from running again, by fingerprint")                \
     X(JOBS, "{P}:jobs", "zset", "none; trimmed by the mover", "scripts",                           \
       "recent jobs, by the time they were submitted")                                              \
     X(HELD, "{P}:held:PIPELINE", "zset", "none", "scripts", "lanes of a paused pipeline")          \
@@ -32,8 +34,16 @@
     X(REVS, "{P}:revs", "hash", "none", "workers",                                                 \
       "revisions of pipelines, numbered in the order in which they were loaded")                   \
     X(WORKER, "{P}:worker:NAME", "hash", "two leases, renewed", "workers",                         \
-      "that a worker of this name lives, and which instance it is")                                \
+      "that a worker of this name lives, which instance it is, what it serves")                    \
+    X(WORKERS, "{P}:workers", "zset", "none; renewals drop what has ended", "workers",             \
+      "names of workers by the end of their registration")                                         \
+    X(QUARANTINE, "{P}:quarantine", "zset", "none", "fsck",                                        \
+      "ids of jobs that could not be mended, by the time they were moved aside")                   \
+    X(QUARANTINED, "{P}:quarantined:NAME", "any", "none", "fsck",                                  \
+      "such a job's hash (and out:ID, log:ID), or a key of another type than it had to be")        \
     X(VERSION, "version", "string", "none", "start-up", "version of this table")                   \
+    X(DURABLE, "durable", "string", "none", "whoever waits for durability",                        \
+      "the tiny write that is waited for: what came before it is as safe as it")                   \
     X(REVISION, "{rev:SHA}", "string", "none", "start-up", "the source of a revision")             \
     X(LIMIT, "{limit:NAME}", "hash", "5 min after its use", "workers",                             \
       "a rate limit shared by all workers: when the next call may begin")                          \

@@ -4,12 +4,16 @@
 #include "state/lane.h"
 #include "base/limits.h"
 #include "state/inner.h"
+#include "state/table.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char *const verdicts[] = {"OK",   "END",  "STOP",   "LOST",
-                                       "GONE", "HELD", "POISON", "REV"};
+static const char *const verdicts[] = {
+#define X(NAME, word) [LANE_##NAME] = (word),
+    STATE_VERDICTS(X)
+#undef X
+};
 
 static bool find_verdict(const char *word, enum lane_verdict *ret)
 {
@@ -136,13 +140,14 @@ static void read_open(struct lane_grant *grant, const struct reply *reply)
 
 static void read_children(struct lane_grant *grant, const struct reply *list)
 {
-    grant->child_count = (uint32_t)(list->count / 3);
+    grant->child_count = (uint32_t)(list->count / 4);
     if (grant->child_count == 0)
         return;
     grant->children = mem_zalloc(grant->child_count * sizeof(*grant->children));
     for (uint32_t i = 0; i < grant->child_count; i++)
-        grant->children[i] = (struct lane_child){
-            reply_text(list, 3 * i), reply_text(list, 3 * i + 1), reply_text(list, 3 * i + 2)};
+        grant->children[i] =
+            (struct lane_child){reply_text(list, 4 * i), reply_text(list, 4 * i + 1),
+                                reply_text(list, 4 * i + 2), reply_u64(list, 4 * i + 3)};
 }
 
 static void read_grant(struct lane_grant *grant, const struct reply *reply)
@@ -168,6 +173,23 @@ static void read_grant(struct lane_grant *grant, const struct reply *reply)
     read_open(grant, reply);
     grant->outputs = read_outputs(reply_item(reply, B_OUTPUTS), &grant->output_count);
     read_children(grant, reply_item(reply, B_CHILDREN));
+}
+
+/* The needs of a stage but for `except` (NULL: all), separated by `,`. */
+static void add_needs(struct call *call, const struct lane_successor *successor, const char *except)
+{
+    char *text = arena_alloc(&call->arena, successor->need_count * STORE_STAGE_BYTES + 1);
+    size_t len = 0;
+    for (uint32_t i = 0; i < successor->need_count; i++) {
+        if (except && strcmp(successor->needs[i], except) == 0)
+            continue;
+        size_t size = strnlen(successor->needs[i], STORE_STAGE_BYTES - 1);
+        if (len > 0)
+            text[len++] = ',';
+        memcpy(text + len, successor->needs[i], size);
+        len += size;
+    }
+    call_bytes(call, text, len);
 }
 
 /* The load numbers of the job's revision and of ours. */
@@ -203,12 +225,21 @@ int lane_begin(struct store *store, struct lane *lane, const struct lane_begin *
     call_text(&call, store->worker);
     call_text(&call, begin->revision);
     call_text(&call, begin->known);
-    call_int(&call, begin->adopt);
-    call_int(&call, begin->is_culprit);
+    call_int(&call, begin->adopt_count > 0);
+    call_text(&call, begin->dead);
     call_u64(&call, store->max_crashes);
     call_text(&call, store->priv->conf);
-    call_text(&call, begin->culprit ? begin->culprit : "");
-    call_text(&call, begin->culprit_stage ? begin->culprit_stage : "");
+    call_text(&call, begin->culprit);
+    const char *stage =
+        begin->culprit_stage && begin->culprit_stage[0] ? begin->culprit_stage : "*";
+    call_text(&call, begin->is_culprit ? stage : "");
+    call_u64(&call, begin->takeovers_max);
+    call_u64(&call, begin->put_off_ms);
+    for (uint32_t i = 0; i < begin->adopt_count; i++) {
+        call_text(&call, begin->adopt[i].name);
+        call_text(&call, begin->adopt[i].queue);
+        add_needs(&call, &begin->adopt[i], NULL);
+    }
     struct lane_grant grant = {0};
     int rc = call_run(&call, store->patience_ms, &grant.reply, err);
     if (rc != MR_OK)
@@ -224,6 +255,8 @@ int lane_begin(struct store *store, struct lane *lane, const struct lane_begin *
         if (prio != QUEUE_CLASSES)
             lane->prio = prio;
     }
+    if (grant.verdict == LANE_SUSPECT)
+        grant.takeovers = (uint32_t)reply_u64(&grant.reply, B_ROUND);
     if (grant.verdict == LANE_REV) {
         rc = read_numbers(store, lane, begin->revision, &grant, err);
         if (rc != MR_OK) {
@@ -287,6 +320,7 @@ static int run_next(struct call *call, struct lane_next *ret, struct error *err)
         reply_done(&next.reply);
         return rc;
     }
+    next.order = ++call->store->answers;
     next.open = split(reply_item(&next.reply, 1), &next.open_count);
     next.outputs = read_outputs(reply_item(&next.reply, 2), &next.output_count);
     *ret = next;
@@ -311,23 +345,6 @@ static void add_usage(struct call *call, const struct lane_usage *usage)
     int len = snprintf(text, sizeof(text), "%" PRId64 " %" PRId64 " %" PRId64, usage->input_tokens,
                        usage->output_tokens, usage->cost_micros);
     call_bytes(call, arena_ndup(&call->arena, text, (size_t)len), (size_t)len);
-}
-
-/* The needs of a successor but for the stage itself, separated by `,`. */
-static void add_needs(struct call *call, const struct lane_successor *successor, const char *stage)
-{
-    char *text = arena_alloc(&call->arena, successor->need_count * STORE_STAGE_BYTES + 1);
-    size_t len = 0;
-    for (uint32_t i = 0; i < successor->need_count; i++) {
-        if (strcmp(successor->needs[i], stage) == 0)
-            continue;
-        size_t size = strnlen(successor->needs[i], STORE_STAGE_BYTES - 1);
-        if (len > 0)
-            text[len++] = ',';
-        memcpy(text + len, successor->needs[i], size);
-        len += size;
-    }
-    call_bytes(call, text, len);
 }
 
 int lane_commit(struct store *store, const struct lane *lane, const struct lane_commit *commit,
@@ -371,6 +388,7 @@ int lane_fail(struct store *store, const struct lane *lane, const struct lane_fa
         return error_set(err, MR_E_INTERNAL, "an error of %s that cannot be printed", fail->stage);
     call_auto struct call call;
     open_call(&call, store, SCRIPT_fail, lane);
+    call_key(&call, "dead:held", NULL);
     call_text(&call, fail->stage);
     call_text(&call, class);
     call_text(&call, fail->code);
@@ -385,7 +403,8 @@ int lane_fail(struct store *store, const struct lane *lane, const struct lane_fa
 /* ---- While it runs ---- */
 
 int lane_step(struct store *store, const struct lane *lane, const char *stage, const char *name,
-              const char *text, size_t len, enum lane_verdict *ret, struct error *err)
+              const char *text, size_t len, uint32_t *ret_count, enum lane_verdict *ret,
+              struct error *err)
 {
     if (!name[0] || strpbrk(name, ",# \n"))
         return error_set(err, MR_E_SCHEMA,
@@ -399,11 +418,20 @@ int lane_step(struct store *store, const struct lane *lane, const char *stage, c
     call_text(&call, stage);
     call_text(&call, name);
     call_bytes(&call, text, len);
-    return run_simple(&call, ret, err);
+    struct reply reply;
+    int rc = call_run(&call, store->patience_ms, &reply, err);
+    if (rc != MR_OK)
+        return rc;
+    if (!find_verdict(reply_text(&reply, 0), ret))
+        rc = call_surprise(SCRIPT_step, &reply, err);
+    else if (ret_count)
+        *ret_count = (uint32_t)reply_u64(&reply, 1);
+    reply_done(&reply);
+    return rc;
 }
 
 int lane_note(struct store *store, const struct lane *lane, const char *stage, const char *child,
-              const char *req, enum lane_verdict *ret, struct error *err)
+              const char *req, uint64_t timeout_ms, enum lane_verdict *ret, struct error *err)
 {
     call_auto struct call call;
     open_small(&call, store, SCRIPT_note, lane);
@@ -412,6 +440,7 @@ int lane_note(struct store *store, const struct lane *lane, const char *stage, c
     call_text(&call, stage);
     call_text(&call, child);
     call_text(&call, req);
+    call_u64(&call, timeout_ms);
     return run_simple(&call, ret, err);
 }
 

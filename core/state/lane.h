@@ -44,35 +44,54 @@ MR_SUSPENDS int lane_claim_own(struct store *store, struct redis *redis,
                                const struct lane_stream *stream, char cursor[STORE_ENTRY_BYTES],
                                uint32_t max, struct lane *ret_lanes, size_t *ret_count,
                                struct error *err);
-/* Entries of others whose lease is over (XAUTOCLAIM); `cursor` is kept between calls ("0-0" at
- * first, and again when the end was reached). */
+struct lane_overdue {
+    bool has_more;    /* there are entries whose lease is over beyond `max` */
+    uint64_t next_ms; /* until the next lease ends that is not being renewed; UINT64_MAX: none */
+};
+/* Takes at most `max` (may be 0: only looks) entries whose lease is over, whoever had them. */
 MR_SUSPENDS int lane_reclaim(struct store *store, struct redis *redis,
-                             const struct lane_stream *stream, char cursor[STORE_ENTRY_BYTES],
-                             uint32_t max, struct lane *ret_lanes, size_t *ret_count,
-                             struct error *err);
+                             const struct lane_stream *stream, uint32_t max, struct lane *ret_lanes,
+                             size_t *ret_count, struct lane_overdue *ret, struct error *err);
 
 /* ---- Begin ---- */
 
 enum lane_verdict {
-    LANE_OK,     /* run what is open */
-    LANE_END,    /* the lane is closed */
-    LANE_STOP,   /* wind up: cancel noted children, then lane_drop */
-    LANE_LOST,   /* another worker's */
-    LANE_GONE,   /* begin: the entry stood for nothing and was removed */
-    LANE_HELD,   /* begin: the pipeline is paused, the lane waits */
-    LANE_POISON, /* begin: it brought processes down too often, the job is failed */
-    LANE_REV,    /* begin: granted, but the job's revision is not among those known. Begin the same
-                    lane again (same fence) with it known or with `adopt`, or park or fail it */
+    LANE_OK,      /* run what is open */
+    LANE_END,     /* the lane is closed */
+    LANE_STOP,    /* wind up: cancel noted children, then lane_drop */
+    LANE_LOST,    /* another worker's */
+    LANE_GONE,    /* begin: the entry stood for nothing and was removed */
+    LANE_HELD,    /* begin: the pipeline is paused, the lane waits */
+    LANE_POISON,  /* begin: it brought processes down too often, the job is failed */
+    LANE_SUSPECT, /* begin: more takeovers than allowed; nothing was written. Begin it again, with
+                     leave to run it or with `put_off_ms` */
+    LANE_PUT_OFF, /* begin: the same, and it waits and comes back */
+    LANE_REV,     /* begin: granted, but the job's revision is not among those known. Begin the same
+                     lane again (same fence) with it known or with `adopt`, or park or fail it */
 };
 
+/* A stage of a pipeline, as a script needs it: for commits those that wait for the finished one. */
+struct lane_successor {
+    const char *name, *queue;
+    const char *const *needs; /* all of them */
+    uint32_t need_count;
+};
 struct lane_begin {
     const char *revision; /* that a job which has none yet gets */
     const char *known;    /* further revisions of this pipeline that are loaded, separated by `,` */
-    bool adopt;           /* move the job to `revision`; only done when no other lane runs */
-    bool is_culprit;      /* the master named this job as what brought the former holder down */
+    /* Move the job to `revision`, whose stages these are: done when no other lane runs and the job
+     * stands where that revision could have brought it. 0: no. */
+    const struct lane_successor *adopt;
+    uint32_t adopt_count;
+    /* Whose doing the end of an instance was. It is charged once, by the begin that takes the lane
+     * from that instance; the other lanes which that instance held are charged nothing. */
+    const char *dead;          /* that instance; NULL: no culprit was named */
+    bool is_culprit;           /* this job is */
     const char *culprit_stage; /* and the stage that ran then; NULL: not known */
-    const char *culprit; /* plugin and signal in words, without `"` and `\`, for the job's error
-                            when this makes it poison; NULL: none */
+    const char *culprit;    /* plugin and signal in words, without `"` and `\`, for the job's error
+                               when this makes it poison; NULL: none */
+    uint32_t takeovers_max; /* a lane with more is not granted: LANE_SUSPECT; 0: any is */
+    uint64_t put_off_ms;    /* such a lane waits so long, doubling to 30 s: LANE_PUT_OFF; 0: no */
 };
 struct lane_stage {
     const char *name;
@@ -89,6 +108,7 @@ struct lane_output {
 /* A child that an open stage noted; for LANE_STOP. */
 struct lane_child {
     const char *stage, *id, *req;
+    uint64_t timeout_ms; /* of the call */
 };
 /* Texts belong to the grant. */
 struct lane_grant {
@@ -106,9 +126,9 @@ struct lane_grant {
     const char *input, *prio, *metadata, *owner, *ancestors, *after; /* "" when there is none */
     size_t input_len;
     uint64_t round, created_ms, left_ms; /* left until the deadline; UINT64_MAX: none */
-    uint32_t crashes,
-        takeovers; /* of this lane: run those with 2 or more takeovers one at a time */
-    uint32_t done; /* finished stages of the job */
+    uint32_t crashes;
+    uint32_t takeovers; /* of this lane, this one counted in; also for SUSPECT */
+    uint32_t done;      /* finished stages of the job */
     struct reply reply;
     char *kept; /* the texts after lane_grant_trim */
 };
@@ -130,15 +150,11 @@ struct lane_next {
     uint32_t open_count;
     struct lane_output *outputs;
     uint32_t output_count;
+    uint64_t order; /* a higher one was answered later */
     struct reply reply;
 };
 void lane_next_done(struct lane_next *next);
 
-struct lane_successor {
-    const char *name, *queue;
-    const char *const *needs; /* all of them, the finished stage included */
-    uint32_t need_count;
-};
 struct lane_usage {
     int64_t input_tokens, output_tokens, cost_micros; /* to be added */
 };
@@ -153,7 +169,8 @@ struct lane_commit {
     const char *result; /* JSON text, when this is the last stage as far as the worker knows, and of
                            `$end`; NULL: none. Ignored when other stages are unfinished */
     size_t result_len;
-    uint32_t known;   /* finished stages whose output the worker has, this one included */
+    uint32_t known;   /* finished stages whose output the worker has and whose commit was answered,
+                         this one included */
     const char *have; /* their names separated by `,`: not sent again */
     struct lane_usage usage;
 };
@@ -176,14 +193,17 @@ struct lane_fail {
 MR_SUSPENDS int lane_fail(struct store *store, const struct lane *lane,
                           const struct lane_fail *fail, struct lane_next *ret, struct error *err);
 
-/* Stores a partial outcome of a running stage. OK, STOP (stored all the same) or LOST. */
+/* Stores a partial outcome of a running stage. OK, STOP (stored all the same) or LOST. `ret_count`
+ * (NULL: not asked): how many steps of the stage Redis has now; fewer than were stored: it has
+ * forgotten some. */
 MR_SUSPENDS int lane_step(struct store *store, const struct lane *lane, const char *stage,
-                          const char *name, const char *text, size_t len, enum lane_verdict *ret,
-                          struct error *err);
-/* Notes a child before it is submitted. STOP and LOST: do not submit it. */
+                          const char *name, const char *text, size_t len, uint32_t *ret_count,
+                          enum lane_verdict *ret, struct error *err);
+/* Notes a child before it is submitted. `timeout_ms`: of the call; whoever cancels the child before
+ * it is there has to keep it out for that long. STOP and LOST: do not submit it. */
 MR_SUSPENDS int lane_note(struct store *store, const struct lane *lane, const char *stage,
-                          const char *child, const char *req, enum lane_verdict *ret,
-                          struct error *err);
+                          const char *child, const char *req, uint64_t timeout_ms,
+                          enum lane_verdict *ret, struct error *err);
 
 struct lane_told {
     const char *kind; /* "stage.progress", "stage.delta", or the plugin's own */
@@ -220,6 +240,8 @@ struct lane_renewal {
 struct lane_keeper;
 struct lane_keeper *lane_keeper_new(const struct store *store, const struct redis_config *config);
 void lane_keeper_free(struct lane_keeper *keeper);
+/* How many of the worker's slots are taken: the next renewals say so in its registration. */
+void lane_keeper_set_busy(struct lane_keeper *keeper, uint64_t busy);
 /* Renews all (200 a script) and the worker's registration in each partition; fills the verdicts.
  * On an error the verdicts of what was not reached are LANE_OK and say nothing. */
 int lane_renew(struct lane_keeper *keeper, struct lane_renewal *renewals, size_t count,
@@ -232,6 +254,10 @@ int lane_renew(struct lane_keeper *keeper, struct lane_renewal *renewals, size_t
  * NULL: none), whose pending entries pass on at once. Sets store->worker and store->instance. */
 MR_SUSPENDS int worker_enroll(struct store *store, const char *name, const char *instance,
                               const char *reaped, struct error *err);
+/* Says in the registration what this worker serves: `queues` separated by `,`, and how many lanes
+ * at a time. For people who ask why a job waits (why.h). Renewals repeat it. */
+MR_SUSPENDS int worker_serve(struct store *store, const char *queues, uint32_t slots,
+                             struct error *err);
 /* Takes the registration back (graceful end). */
 MR_SUSPENDS int worker_leave(struct store *store, struct error *err);
 /* Deletes consumers of this stream that have no registration and nothing pending. */

@@ -29,7 +29,7 @@ static int run(struct store *store, const struct limit_rule *rule, const char *w
     call_int(&call, tokens);
     call_u64(&call, hold_ms < HOLD_MAX_MS ? hold_ms : HOLD_MAX_MS);
     call_u64(&call, wait_max_ms);
-    return call_run(&call, 0, ret_reply, err);
+    return call_run(&call, store->ask_ms, ret_reply, err);
 }
 
 int limit_take(struct store *store, const struct limit_rule *rule, const char *holder,

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- limit: a place under a rate limit. Keys: limit:NAME (hash: rpm and tpm, the times in us at which the next may begin;
 -- cool), limit:NAME:held (zset: holders by the end of their time in ms), limit:NAME:log (list: the last rpm beginnings,
 -- newest first; only with a burst, for even spacing needs none to keep within rpm in any 60 s). ARGV: what (take release cool), holder, rpm, burst,

@@ -56,6 +56,47 @@ static int wake(struct store *store, uint32_t partition, const char *member, con
     return MR_OK;
 }
 
+/* A breaker has closed (`f FP` in the due set): what it held is due again, 100 a turn. */
+static int release(struct store *store, uint32_t partition, const char *fp, bool *ret_more,
+                   struct error *err)
+{
+    char key[STORE_KEY_BYTES];
+    mem_auto char *from = mem_format("[%s ", fp), *to = mem_format("(%s!", fp);
+    struct reply members, reply;
+    store_key(store, partition, "dead:held", NULL, key);
+    int rc = redis_command(store->redis, &members, err, "ZRANGEBYLEX", key, from, to, "LIMIT", "0",
+                           "100", NULL);
+    if (rc != MR_OK)
+        return rc;
+    for (size_t i = 0; i < members.count && rc == MR_OK; i++) {
+        const char *id = strrchr(reply_text(&members, i), ' ');
+        call_auto struct call call;
+        call_init(&call, store, SCRIPT_release, partition);
+        call_job(&call, id ? id + 1 : "");
+        call_key(&call, "dead:held", NULL);
+        call_text(&call, fp);
+        rc = call_run(&call, 0, &reply, err);
+        if (rc == MR_OK)
+            reply_done(&reply);
+    }
+    if (members.count >= 100)
+        *ret_more = true;
+    reply_done(&members);
+    if (rc != MR_OK)
+        return rc;
+    call_auto struct call call;
+    call_init(&call, store, SCRIPT_released, partition);
+    call_key(&call, "due", NULL);
+    call_key(&call, "dead:held", NULL);
+    call_key(&call, "dead:info", NULL);
+    call_text(&call, fp);
+    call_u64(&call, store->dead_breaker);
+    rc = call_run(&call, 0, &reply, err);
+    if (rc == MR_OK)
+        reply_done(&reply);
+    return rc;
+}
+
 /* A member whose job's state makes no sense is looked at again later: it stays for fsck. */
 static int put_off(struct store *store, uint32_t partition, const char *member, struct error *err)
 {
@@ -133,6 +174,33 @@ static int trim(struct store *store, uint32_t partition, const char *kind, struc
     return rc;
 }
 
+/* The same for `dead:held`, which has no times: any twenty are looked at. */
+static int trim_held(struct store *store, uint32_t partition, struct error *err)
+{
+    char key[STORE_KEY_BYTES], job[STORE_KEY_BYTES];
+    struct reply members, reply;
+    store_key(store, partition, "dead:held", NULL, key);
+    int rc = redis_command(store->redis, &members, err, "ZRANDMEMBER", key, "20", NULL);
+    if (rc != MR_OK)
+        return rc;
+    for (size_t i = 0; i < members.count && rc == MR_OK; i++) {
+        const char *member = reply_text(&members, i), *id = strrchr(member, ' ');
+        store_key(store, partition, "job", id ? id + 1 : "", job);
+        rc = redis_command(store->redis, &reply, err, "EXISTS", job, NULL);
+        if (rc != MR_OK)
+            break;
+        bool is_gone = reply.type == REPLY_INT && reply.integer == 0;
+        reply_done(&reply);
+        if (!is_gone)
+            continue;
+        rc = redis_command(store->redis, &reply, err, "ZREM", key, member, NULL);
+        if (rc == MR_OK)
+            reply_done(&reply);
+    }
+    reply_done(&members);
+    return rc;
+}
+
 int mover_turn(struct store *store, uint32_t partition, uint64_t *ret_sleep_ms, uint32_t *ret_woken,
                struct error *err)
 {
@@ -149,7 +217,9 @@ int mover_turn(struct store *store, uint32_t partition, uint64_t *ret_sleep_ms, 
     uint32_t woken = 0;
     bool is_more = members->count >= 100;
     for (size_t i = 0; i < members->count && rc == MR_OK; i++) {
-        rc = wake(store, partition, reply_text(members, i), NULL, &woken, err);
+        const char *member = reply_text(members, i);
+        rc = strncmp(member, "f ", 2) == 0 ? release(store, partition, member + 2, &is_more, err)
+                                           : wake(store, partition, member, NULL, &woken, err);
         if (rc == MR_E_INTERNAL) /* a broken job must not hold up those behind it */
             rc = put_off(store, partition, reply_text(members, i), err);
     }
@@ -161,6 +231,8 @@ int mover_turn(struct store *store, uint32_t partition, uint64_t *ret_sleep_ms, 
         rc = trim(store, partition, "jobs", err);
     if (rc == MR_OK && dice % TRIM_EACH == 1)
         rc = trim(store, partition, "dead", err);
+    if (rc == MR_OK && dice % TRIM_EACH == 2)
+        rc = trim_held(store, partition, err);
     uint64_t sleep_ms = SLEEP_MAX_MS;
     if (next->type == REPLY_INT && next->integer >= 0 && (uint64_t)next->integer < sleep_ms)
         sleep_ms = (uint64_t)next->integer;

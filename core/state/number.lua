@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- number: numbers a revision in the order of loading. Keys: revs. ARGV: pipeline, revision.
 local field = ARGV[1] .. ':' .. ARGV[2]
 local number = redis.call('HGET', KEYS[1], field)

@@ -3,4 +3,4 @@
 local t = redis.call('TIME')
 local job = redis.call('HGETALL', KEYS[1])
 return {job, ARGV[1] == '1' and redis.call('HGETALL', KEYS[2]) or {}, redis.call('LLEN', KEYS[3]),
-        t[1] * 1000 + math.floor(t[2] / 1000), redis.call('PTTL', KEYS[1])}
+        t[1] * 1000 + math.floor(t[2] / 1000), redis.call('PEXPIRETIME', KEYS[1])}

@@ -1,12 +1,19 @@
 #!lua flags=allow-oom
--- renew: keeps the leases of a worker's lanes. Keys: the worker's registration, then job and stream of each lane. ARGV:
--- worker, instance, lease, then number, fence and entry of each lane.
+-- renew: keeps the leases of a worker's lanes. Keys: the worker's registration, workers, then job and stream of each
+-- lane. ARGV: worker, instance, lease, its queues, slots and how many of them are busy, then number, fence and entry of
+-- each lane.
 local call, match = redis.call, string.match
-local worker, reply = ARGV[1], {}
-call('HSET', KEYS[1], 'instance', ARGV[2])
-call('PEXPIRE', KEYS[1], 2 * tonumber(ARGV[3]))
-for i = 1, (#KEYS - 1) / 2 do
-    local job, stream, a = KEYS[2 * i], KEYS[2 * i + 1], 3 * i + 1
+local worker, lease, reply = ARGV[1], tonumber(ARGV[3]), {}
+local t = call('TIME')
+local at = t[1] * 1000 + math.floor(t[2] / 1000)
+call('HSET', KEYS[1], 'instance', ARGV[2], 'queues', ARGV[4], 'slots', ARGV[5], 'busy', ARGV[6])
+-- `since`: renewed without a pause from then on (a renewal comes each third of a lease). See sweep.
+if call('PTTL', KEYS[1]) < 1.4 * lease then call('HSET', KEYS[1], 'since', string.format('%.0f', at)) end
+call('PEXPIRE', KEYS[1], 2 * lease)
+call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', at))
+call('ZADD', KEYS[2], string.format('%.0f', at + 2 * lease), worker)
+for i = 1, (#KEYS - 2) / 2 do
+    local job, stream, a = KEYS[2 * i + 1], KEYS[2 * i + 2], 3 * i + 4
     local v = call('HMGET', job, 'l:' .. ARGV[a], 'stop', 'status')
     local state, entry, fence = match(v[1] or '', '^(%a) %S+ %S+ (%S+) (%S+)')
     if state ~= 'r' or fence ~= ARGV[a + 1] then

@@ -1,7 +1,9 @@
 #include "state/store.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "state/durable.h"
 #include "state/inner.h"
+#include "state/table.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -54,7 +56,7 @@ int store_open(const struct store_config *config, struct store **ret_store, stru
     store->redis = config->redis;
     store->prefix = mem_dup(prefix);
     store->partitions = config->partitions ? config->partitions : 1;
-    store->max_crashes = config->max_crashes ? config->max_crashes : 3;
+    store->max_crashes = config->max_crashes ? config->max_crashes : STATE_MAX_CRASHES;
     store->retention_status_ms = or_else(config->retention_status_ms, DAY_MS);
     store->retention_result_ms = or_else(config->retention_result_ms, 7 * DAY_MS);
     store->lease_ms = or_else(config->lease_ms, 15000);
@@ -68,6 +70,9 @@ int store_open(const struct store_config *config, struct store **ret_store, stru
                                  i ? "," : "", (unsigned long long)config->dead_schedule_ms[i]);
     struct store_private *priv = mem_zalloc(sizeof(*priv));
     store->priv = priv;
+    priv->has_where = config->where != NULL;
+    if (config->where)
+        redis_config_copy(config->where, &priv->where);
     snprintf(priv->conf, sizeof(priv->conf), "%s;%u", store->schedule, store->dead_breaker);
     snprintf(priv->keep, sizeof(priv->keep), "%llu %llu",
              (unsigned long long)store->retention_status_ms,
@@ -83,8 +88,11 @@ void store_close(struct store *store)
 {
     if (!store)
         return;
+    durable_close(store->priv->durable);
+    redis_config_done(&store->priv->where);
     free(store->prefix);
     free(store->worker);
+    free(store->queues);
     free(store->priv);
     free(store);
 }
@@ -153,6 +161,17 @@ static int check_server(struct store *store, struct error *err)
         reply_done(&reply);
         return MR_E_SCHEMA;
     }
+    if (strcmp(info_find(info, "role", value), "slave") == 0) {
+        char host[64];
+        info_find(info, "master_host", host);
+        info_find(info, "master_port", value);
+        reply_done(&reply);
+        /* It may be promoted: whoever starts waits for that. */
+        error_set(err, MR_E_STORE, "this Redis is a replica of %s:%s and takes no writes", host,
+                  value);
+        error_hint(err, "redis.url has to name the primary");
+        return MR_E_STORE;
+    }
     char policy[64];
     info_find(info, "maxmemory_policy", policy);
     info_find(info, "maxmemory", value);
@@ -182,7 +201,10 @@ int store_check(struct store *store, struct error *err)
     snprintf(key, sizeof(key), "%s:version", store->prefix);
     snprintf(want, sizeof(want), "%s/%u", STATE_VERSION, store->partitions);
     struct reply reply;
-    rc = redis_command(store->redis, &reply, err, "SET", key, want, "NX", "GET", NULL);
+    /* Read first: where it is there, no write is needed, and none is possible at maxmemory. */
+    rc = redis_command(store->redis, &reply, err, "GET", key, NULL);
+    if (rc == MR_OK && reply.type == REPLY_NIL)
+        rc = redis_command(store->redis, &reply, err, "SET", key, want, "NX", "GET", NULL);
     if (rc != MR_OK)
         return rc;
     bool fits = reply.type != REPLY_TEXT || strcmp(reply.text, want) == 0;
@@ -205,8 +227,11 @@ int revision_put(struct store *store, const char *pipeline, const char *revision
     char key[STORE_KEY_BYTES];
     struct reply reply;
     snprintf(key, sizeof(key), "%s:{rev:%.64s}", store->prefix, revision);
-    struct arg set[4] = {arg_text("SET"), arg_text(key), {text, len}, arg_text("NX")};
-    int rc = redis_call(store->redis, 4, set, 0, &reply, err);
+    call_auto struct call offer;
+    call_init(&offer, store, SCRIPT_offer, 0);
+    call_key_text(&offer, key);
+    call_bytes(&offer, text, len);
+    int rc = call_run(&offer, 0, &reply, err);
     if (rc != MR_OK)
         return rc;
     reply_done(&reply);

@@ -37,13 +37,15 @@ enum queue_class queue_class_find(const char *name);
 #define STORE_SCHEDULE_MAX 8
 struct store_config {
     struct loop *loop;
-    struct redis *redis;          /* for commands; borrowed, outlives the store */
-    const char *prefix;           /* NULL: "mr" */
-    uint32_t partitions;          /* 0: 1 */
-    uint32_t max_crashes;         /* charges above which a job is poison; 0: 3 */
-    uint64_t retention_status_ms; /* 0: 24 h */
-    uint64_t retention_result_ms; /* 0: 7 d */
-    uint64_t lease_ms;            /* 0: 15 s */
+    struct redis *redis;              /* for commands; borrowed, outlives the store */
+    const struct redis_config *where; /* for connections of the store's own (durable.h); copied;
+                                         NULL: none is made, and nothing is waited for */
+    const char *prefix;               /* NULL: "mr" */
+    uint32_t partitions;              /* 0: 1 */
+    uint32_t max_crashes;             /* charges above which a job is poison; 0: 3 */
+    uint64_t retention_status_ms;     /* 0: 24 h */
+    uint64_t retention_result_ms;     /* 0: 7 d */
+    uint64_t lease_ms;                /* 0: 15 s */
     /* Automatic reprocessing of dead letters. */
     uint64_t dead_schedule_ms[STORE_SCHEDULE_MAX];
     uint32_t dead_schedule_count; /* 0: none is reprocessed by itself */
@@ -63,9 +65,15 @@ struct store {
     /* How long the calls of lane.h repeat while Redis is away; default UINT64_MAX (until their
      * scope ends). A worker that drains lowers it. */
     uint64_t patience_ms;
+    /* The same for calls on a job by its id, and for limits; default 0: the time of one command. A
+     * worker raises it: its tasks wait for Redis as long as their own time lasts. */
+    uint64_t ask_ms;
     char *worker;      /* consumer name, NODE/wN; NULL: not a worker */
     char instance[33]; /* random per process start */
+    char *queues;      /* that it serves, separated by `,`; NULL: not told (worker_serve) */
+    uint32_t slots;    /* lanes that it runs at a time */
     uint64_t begins;   /* of this process: the N of fences */
+    uint64_t answers;  /* replies to checkpoints so far: their order */
     struct store_private *priv;
 };
 
@@ -80,8 +88,12 @@ int store_open(const struct store_config *config, struct store **ret_store, stru
 void store_close(struct store *store);
 /* Writes or compares the version key and the number of partitions, and refuses servers that evict
  * (`maxmemory-policy` other than noeviction with maxmemory set: MR_E_SCHEMA with the command that
- * mends it) or are older than 7.0. Where CONFIG is not allowed (ACL), that check is left out. */
+ * mends it) or are older than 7.0. A replica is MR_E_STORE: it may be promoted. */
 MR_SUSPENDS int store_check(struct store *store, struct error *err);
+/* Whether Redis would take a submit now, and how many workers are registered (all hosts). MR_OK, or
+ * MR_E_STORE with Redis's words: see outage_of. */
+MR_SUSPENDS int store_ready(struct store *store, uint64_t timeout_ms, uint64_t *ret_workers,
+                            struct error *err);
 /* Whether the command connection is ready. */
 bool store_is_up(const struct store *store);
 

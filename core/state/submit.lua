@@ -3,6 +3,7 @@
 --@include base
 local pipeline, digest, input, req, mode, prio = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local delay, ttl, limit = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+if not delay then delay = math.max(0, sub(ARGV[8], 2) - time()) end -- `@INSTANT`: this server's clock decides
 
 local old = call('HMGET', KEYS[1], 'status', 'digest', 'req', 'tomb', 'pipeline', 'round')
 local status = old[1]
@@ -55,6 +56,7 @@ if wanted then return wanted end
 
 local at = time()
 if old[4] then call('DEL', KEYS[1]) end
+call('DEL', KEYS[2], KEYS[3]) -- of a job that is gone, where they outlived it
 local set = {'pipeline', pipeline, 'digest', digest, 'input', input, 'prio', prio, 'round', 1, 'req', req, 'created', at,
              'keep', ARGV[15], 'n', #queues, 'status', delay > 0 and 'waiting' or 'queued'}
 local optional = {'meta', ARGV[11], 'owner', ARGV[12], 'ancestors', ARGV[13], 'after', ARGV[14]}

@@ -1,11 +1,12 @@
-#!lua
+#!lua flags=allow-oom
 -- tell: events of a running stage. Keys: job out log. From ARGV[5]: live (1: without a number) KIND JSON.
 --@include base
 --@include lane
 --@include mine
 local progress = tonumber(ARGV[4])
-local v = call('HMGET', KEYS[1], 'l:' .. n, 'stop', 'progress', 'told')
+local v = call('HMGET', KEYS[1], 'l:' .. n, 'stop', 'progress', 'told', 'status')
 if not mine(v[1]) then return {'LOST'} end
+if v[5] == 'completed' or v[5] == 'failed' or v[5] == 'cancelled' then return {'OK'} end -- the end of a job stays its last event
 local at, told, live = time(), tonumber(v[4] or 0), {}
 local now = tonumber(v[3] or 0)
 if progress >= 0 and progress > now then now = progress > 99 and 99 or progress end

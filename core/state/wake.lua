@@ -54,8 +54,13 @@ elseif kind == 'd' then
     if status ~= 'failed' then return gone() end
     local breaker = tonumber(match(conf, ';(%d+)$'))
     if v[9] and tonumber(call('HGET', KEYS[6], 'fp:' .. v[9]) or 0) >= breaker then
-        call('HDEL', KEYS[1], 'next')
-        return gone()
+--@include giveup
+        local g, hold = giveup_read(), key('dead:held')
+        if wanted then return wanted end
+        call('ZADD', hold, 0, v[9] .. ' ' .. id)
+        call('HSET', KEYS[1], 'held', v[9])
+        giveup_write(g, at)
+        return {'GONE'}
     end
     local minute = math.floor(at / 60000)
     local b = call('HMGET', KEYS[6], 'minute', 'count')
@@ -68,8 +73,11 @@ elseif kind == 'd' then
     local r = rerun_read({})
     if wanted then return wanted end
     if not r then
-        call('HDEL', KEYS[1], 'next')
-        return gone()
+--@include giveup
+        local g = giveup_read()
+        if wanted then return wanted end
+        giveup_write(g, at)
+        return {'GONE'}
     end
     call('HSET', KEYS[6], 'minute', minute, 'count', count + 1)
     local tries = tonumber(v[8] or 0) + 1

@@ -3,7 +3,10 @@
  * A watch keeps the number of the last event given (`position`) and events that arrived and were
  * not taken yet, in order. The channel's messages are appended while they continue the numbering;
  * a gap, an interruption or too long a silence only sets `must_read`, and the reader then fetches
- * from the log what is newer than what it has. */
+ * from the log what is newer than what it has.
+ *
+ * While Redis is away, or refuses to answer, a watch waits for it: an outage is a silence, not an
+ * end. Whoever cannot wait gives watch_next a time. */
 #include "state/watch.h"
 #include "base/clock.h"
 #include "base/hash.h"
@@ -14,6 +17,7 @@
 
 #define READ_AT_ONCE 200u
 #define SILENCE_MS   5000u
+#define AGAIN_MS     250u       /* between reads that Redis refuses */
 #define BACKLOG_MAX  (4u << 20) /* beyond it messages are dropped and read from the log later */
 
 struct queued {
@@ -242,11 +246,13 @@ int watch_next(struct watch *watch, uint64_t timeout_ms, struct job_event *ret_e
             return MR_E_STOPPING;
         if (watch->is_gone)
             return error_set(err, MR_E_LOST, "there is no job %s", watch->id);
+        int away = MR_OK;
         if (watch->must_read) {
-            int rc = read_log(watch, err);
-            if (rc != MR_OK)
-                return rc;
-            continue;
+            away = read_log(watch, err);
+            if (away == MR_OK)
+                continue;
+            if (away != MR_E_STORE || scope_error(scope_current()) != MR_OK)
+                return away;
         }
         now = clock_now_ms();
         if (now >= due_ms)
@@ -257,6 +263,8 @@ int watch_next(struct watch *watch, uint64_t timeout_ms, struct job_event *ret_e
         struct wait wait;
         wait_init(&wait, watch->store->loop);
         watch->waiter = &wait;
+        if (away != MR_OK)
+            silence = AGAIN_MS;
         int rc = wait_for(&wait, left < silence ? left : silence);
         watch->waiter = NULL;
         if (wait.expired) {

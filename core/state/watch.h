@@ -20,6 +20,7 @@ MR_SUSPENDS int watch_open(struct store *store, struct redis_sub *sub, const cha
  *   MR_E_LOST     there is no such job (any more)
  *   MR_E_STOPPING the watch is over: its last event was given (is_last), or the job has ended and
  *                 nothing is newer than `after`
+ * While Redis is away it waits; a look at it may outlast timeout_ms by the time of one command.
  * When the log has expired before the job, one event comes with the end (kind "job.completed" …,
  * number = the job's `events`). Slow re-read every 5 s or more as a backstop. */
 MR_SUSPENDS int watch_next(struct watch *watch, uint64_t timeout_ms, struct job_event *ret_event,

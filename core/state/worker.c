@@ -12,9 +12,11 @@ static int enroll_one(struct store *store, uint32_t partition, const char *name,
     call_auto struct call call;
     call_init(&call, store, SCRIPT_enroll, partition);
     call_key(&call, "worker", name);
+    call_key(&call, "workers", NULL);
     call_text(&call, instance);
     call_text(&call, reaped);
     call_u64(&call, store->lease_ms);
+    call_text(&call, name);
     struct reply reply;
     int rc = call_run(&call, 0, &reply, err);
     if (rc != MR_OK)
@@ -49,19 +51,56 @@ int worker_enroll(struct store *store, const char *name, const char *instance, c
     return error_set(err, MR_E_INTERNAL, "all of %u names after %s are taken", SUFFIX_MAX, name);
 }
 
-int worker_leave(struct store *store, struct error *err)
+int worker_serve(struct store *store, const char *queues, uint32_t slots, struct error *err)
 {
+    free(store->queues);
+    store->queues = mem_dup(queues);
+    store->slots = slots;
     for (uint32_t partition = 0; store->worker && partition < store->partitions; partition++) {
         call_auto struct call call;
-        call_init(&call, store, SCRIPT_leave, partition);
+        call_init(&call, store, SCRIPT_serve, partition);
         call_key(&call, "worker", store->worker);
         call_text(&call, store->instance);
+        call_text(&call, queues);
+        call_u64(&call, slots);
         struct reply reply;
         int rc = call_run(&call, 0, &reply, err);
         if (rc != MR_OK)
             return rc;
         reply_done(&reply);
     }
+    return MR_OK;
+}
+
+int worker_leave(struct store *store, struct error *err)
+{
+    for (uint32_t partition = 0; store->worker && partition < store->partitions; partition++) {
+        call_auto struct call call;
+        call_init(&call, store, SCRIPT_leave, partition);
+        call_key(&call, "worker", store->worker);
+        call_key(&call, "workers", NULL);
+        call_text(&call, store->instance);
+        call_text(&call, store->worker);
+        struct reply reply;
+        int rc = call_run(&call, 0, &reply, err);
+        if (rc != MR_OK)
+            return rc;
+        reply_done(&reply);
+    }
+    return MR_OK;
+}
+
+int store_ready(struct store *store, uint64_t timeout_ms, uint64_t *ret_workers, struct error *err)
+{
+    call_auto struct call call;
+    call_init(&call, store, SCRIPT_ready, 0);
+    call_key(&call, "workers", NULL);
+    struct reply reply;
+    int rc = call_run(&call, timeout_ms, &reply, err);
+    if (rc != MR_OK)
+        return rc;
+    *ret_workers = reply.type == REPLY_INT && reply.integer > 0 ? (uint64_t)reply.integer : 0;
+    reply_done(&reply);
     return MR_OK;
 }
 

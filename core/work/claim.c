@@ -1,5 +1,6 @@
 /* Claiming: new entries by order of class, own ones that nobody holds, and those of others whose
- * lease is over.
+ * lease is over. While there are such and no slot is free, each slot that becomes free is theirs:
+ * nothing new is claimed before them.
  *
  * While there are at least as many free slots as streams, one blocking read on a connection of its
  * own waits for all of them; otherwise each stream is read for itself, as many entries as slots are
@@ -35,7 +36,7 @@ static bool claim_error(struct worker *worker, int rc, const struct error *err)
         return true;
     /* What the lost reply held is pending with this worker. */
     worker->look_at_own = true;
-    log_error("queues cannot be read", err, NULL);
+    worker_trouble(worker, TROUBLE_CLAIM, "queues cannot be read", err);
     wait_sleep(&worker->loop, CLAIM_PAUSE_MS);
     return true;
 }
@@ -66,6 +67,26 @@ static void claim_own(struct worker *worker)
     free(lanes);
 }
 
+/* Reads the streams of class recovered; true when anything came. The blocking read takes as many of
+ * each class as there are slots for all: what others have begun goes before that. */
+static bool claim_recovered(struct worker *worker, uint32_t partition, size_t free_slots)
+{
+    size_t stream_count, count = 0;
+    const struct lane_stream *streams = claim_streams(worker, partition, &stream_count);
+    stream_count /= QUEUE_CLASSES; /* they come first */
+    size_t each = free_slots / stream_count;
+    if (each > CLAIM_BATCH)
+        each = CLAIM_BATCH;
+    struct lane *lanes = mem_alloc(stream_count * each * sizeof *lanes);
+    struct error err = {0};
+    int rc = lane_claim(worker->store, worker->redis, streams, stream_count, (uint32_t)each, 0,
+                        lanes, &count, &err);
+    if (!claim_error(worker, rc, &err))
+        claim_start(worker, lanes, count);
+    free(lanes);
+    return count > 0 || rc != MR_OK;
+}
+
 /* One blocking read of all streams of a partition. */
 static void claim_block(struct worker *worker, uint32_t partition, size_t free_slots)
 {
@@ -84,6 +105,12 @@ static void claim_block(struct worker *worker, uint32_t partition, size_t free_s
     free(lanes);
 }
 
+/* Slots for new entries of a class. */
+static size_t claim_slots(const struct worker *worker, enum queue_class class)
+{
+    return worker->owes && class > QUEUE_RECOVERED ? 0 : room_slots(worker, class);
+}
+
 /* Reads stream after stream while slots are left; true when anything came. */
 static bool claim_each(struct worker *worker, uint32_t partition, bool reversed)
 {
@@ -93,7 +120,7 @@ static bool claim_each(struct worker *worker, uint32_t partition, bool reversed)
     bool any = false;
     for (size_t i = 0; i < stream_count; i++) {
         const struct lane_stream *stream = &streams[reversed ? stream_count - 1 - i : i];
-        size_t slots = room_slots(worker, stream->class), count = 0;
+        size_t slots = claim_slots(worker, stream->class), count = 0;
         if (slots == 0)
             continue;
         struct error err = {0};
@@ -119,10 +146,11 @@ void claim_fiber(void *arg)
         uint32_t partition = (uint32_t)(round % worker->store->partitions);
         bool reversed = ++round % CLAIM_REVERSED == 0;
         room_park(worker);
-        size_t slots = room_slots(worker, QUEUE_LOW),
+        size_t slots = claim_slots(worker, QUEUE_LOW),
                each = worker->stream_count / worker->store->partitions;
         if (slots >= each) {
-            claim_block(worker, partition, slots);
+            if (!claim_recovered(worker, partition, slots))
+                claim_block(worker, partition, slots);
             continue;
         }
         if (claim_each(worker, partition, reversed))
@@ -144,38 +172,65 @@ static uint64_t claim_sweep_ms(const struct worker *worker)
     return third / 2 + random % (third / 2 + 1);
 }
 
+/* Waits for the next look, or for a slot when one is owed. */
+static bool reclaim_pause(struct worker *worker, uint64_t ms)
+{
+    struct wait wait;
+    wait_init(&wait, &worker->loop);
+    worker->reclaim_wait = &wait;
+    wait_for(&wait, ms);
+    worker->reclaim_wait = NULL;
+    return scope_error(&worker->scope) == MR_OK;
+}
+
+/* Takes over what it finds slots for; the milliseconds until the next look. */
+static uint64_t reclaim_sweep(struct worker *worker, struct lane *lanes)
+{
+    bool owes = false;
+    uint64_t next_ms = claim_sweep_ms(worker);
+    for (size_t i = 0; i < worker->stream_count; i++) {
+        size_t slots = room_slots(worker, QUEUE_RECOVERED), count = 0;
+        struct lane_overdue overdue = {0};
+        struct error err = {0};
+        int rc = lane_reclaim(worker->store, worker->redis, &worker->streams[i],
+                              (uint32_t)(slots < CLAIM_BATCH ? slots : CLAIM_BATCH), lanes, &count,
+                              &overdue, &err);
+        if (claim_error(worker, rc, &err))
+            break;
+        if (count > 0)
+            log_line(LOG_WARN, "%zu lanes taken over whose lease was over", count);
+        claim_start(worker, lanes, count);
+        owes = owes || overdue.has_more;
+        if (overdue.next_ms < next_ms)
+            next_ms = overdue.next_ms;
+    }
+    if (owes && !worker->owes)
+        log_line(LOG_INFO, "leases are over, and no slot is free: nothing new is claimed before");
+    worker->owes = owes;
+    if (!owes && worker->claim_wait)
+        wait_wake(worker->claim_wait, MR_OK);
+    return owes && room_slots(worker, QUEUE_RECOVERED) ? 0 : next_ms;
+}
+
 void reclaim_fiber(void *arg)
 {
     struct worker *worker = arg;
     struct lane *lanes = mem_alloc(CLAIM_BATCH * sizeof *lanes);
-    char(*cursors)[STORE_ENTRY_BYTES] = mem_zalloc(worker->stream_count * sizeof *cursors);
-    for (size_t i = 0; i < worker->stream_count; i++)
-        snprintf(cursors[i], sizeof cursors[i], "0-0");
-    for (size_t turn = 0; wait_sleep(&worker->loop, claim_sweep_ms(worker)) == MR_OK; turn++) {
+    uint64_t pause_ms = claim_sweep_ms(worker);
+    for (size_t turn = 0; reclaim_pause(worker, pause_ms + 1); turn++) {
+        pause_ms = claim_sweep_ms(worker);
         /* After an outage every lease looks over: their holders get a full lease to renew them
          * first. */
         if (!worker->up_since_ms || clock_now_ms() - worker->up_since_ms < worker->setup->lease_ms)
-            continue;
-        for (size_t i = 0; i < worker->stream_count; i++) {
-            size_t slots = room_slots(worker, worker->streams[i].class), count = 0;
-            if (slots == 0)
-                continue;
-            struct error err = {0};
-            int rc = lane_reclaim(worker->store, worker->redis, &worker->streams[i], cursors[i],
-                                  (uint32_t)(slots < CLAIM_BATCH ? slots : CLAIM_BATCH), lanes,
-                                  &count, &err);
-            if (claim_error(worker, rc, &err))
-                break;
-            if (count > 0)
-                log_line(LOG_WARN, "%zu lanes taken over whose lease was over", count);
-            claim_start(worker, lanes, count);
-        }
-        /* One stream a sweep: consumers of workers that are gone for good. */
+            worker->owes = false;
+        else
+            pause_ms = reclaim_sweep(worker, lanes);
+        /* One stream a look: consumers of workers that are gone for good. */
         uint32_t buried = 0;
         size_t which = worker->stream_count ? turn % worker->stream_count : 0;
         worker_bury(worker->store, &worker->streams[which], &buried, NULL);
     }
-    free(cursors);
+    worker->owes = false;
     free(lanes);
 }
 

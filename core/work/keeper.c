@@ -31,6 +31,8 @@ struct keeper {
     struct lane_keeper *leases;
     struct watchdog_mark *mark;
     uint64_t named_us; /* `since_us` of the hold that was named last */
+    struct log_pace trouble;
+    uint64_t seen_ms;  /* when this thread last looked at the clock */
     uint64_t floor_ms; /* clock_now_ms() when this thread last ran again after the whole process had
                           stood: what held the loop before that counts from here */
 };
@@ -65,8 +67,13 @@ static void keeper_renew(struct keeper *keeper)
     for (size_t i = 0; i < count; i++)
         copy[i].verdict = LANE_OK;
     struct error err = {0};
-    if (lane_renew(keeper->leases, copy, count, keeper->worker->setup->lease_ms / 3, &err) != MR_OK)
-        log_error("leases could not be renewed", &err, NULL);
+    char times[24];
+    lane_keeper_set_busy(keeper->leases,
+                         atomic_load_explicit(&keeper->worker->busy_seen, memory_order_relaxed));
+    if (lane_renew(keeper->leases, copy, count, keeper->worker->setup->lease_ms / 3, &err) !=
+            MR_OK &&
+        log_pace(&keeper->trouble, times))
+        log_error("leases could not be renewed", &err, "times", times[0] ? times : NULL, NULL);
     for (size_t i = 0; i < count; i++) {
         if (copy[i].verdict == LANE_OK)
             continue;
@@ -78,12 +85,23 @@ static void keeper_renew(struct keeper *keeper)
     free(copy);
 }
 
+/* This thread runs, and had at most `usual_ms` to do since it last said so; when that is long ago
+ * the whole process has stood. From look to look no moment is left out. */
+static void keeper_look(struct keeper *keeper, uint64_t usual_ms)
+{
+    uint64_t now_ms = clock_now_ms();
+    if (now_ms - keeper->seen_ms > usual_ms + KEEPER_GAP_MS)
+        keeper->floor_ms = now_ms;
+    keeper->seen_ms = now_ms;
+}
+
 /* Names who holds the loop, once a hold; aborts when it has stood still for too long. Returns false
  * while leases must not be renewed. */
 static void keeper_watch(struct keeper *keeper)
 {
     uint64_t standing_ms = watchdog_standing_ms(keeper->mark);
     uint64_t since_us = atomic_load_explicit(&keeper->mark->since_us, memory_order_relaxed);
+    keeper_look(keeper, KEEPER_TICK_MS); /* after it was read: a stop before it counts */
     uint64_t awake_ms = clock_now_ms() - keeper->floor_ms;
     if (standing_ms > awake_ms)
         standing_ms = awake_ms;
@@ -110,6 +128,7 @@ static void *keeper_main(void *arg)
 {
     struct keeper *keeper = arg;
     uint64_t period_ms = keeper->worker->setup->lease_ms / 3, next_ms = clock_now_ms() + period_ms;
+    keeper->seen_ms = clock_now_ms();
     pthread_mutex_lock(&keeper->mutex);
     while (!keeper->stopping) {
         struct timespec until;
@@ -119,19 +138,14 @@ static void *keeper_main(void *arg)
             until.tv_sec++;
             until.tv_nsec -= 1000000000L;
         }
-        uint64_t due_ms = clock_now_ms() + KEEPER_TICK_MS + KEEPER_GAP_MS;
         pthread_cond_timedwait(&keeper->wake, &keeper->mutex, &until);
         if (keeper->stopping)
             break;
         pthread_mutex_unlock(&keeper->mutex);
-        if (clock_now_ms() > due_ms)
-            keeper->floor_ms = clock_now_ms();
         keeper_watch(keeper);
         if (clock_now_ms() >= next_ms) {
-            due_ms = clock_now_ms() + period_ms + KEEPER_GAP_MS;
             keeper_renew(keeper);
-            if (clock_now_ms() > due_ms)
-                keeper->floor_ms = clock_now_ms();
+            keeper_look(keeper, period_ms);
             next_ms = clock_now_ms() + period_ms;
         }
         pthread_mutex_lock(&keeper->mutex);

@@ -19,7 +19,7 @@ void mover_fiber(void *arg)
             if (rc == MR_OK && sleep_ms < pause_ms)
                 pause_ms = sleep_ms;
             else if (rc != MR_OK && scope_error(&worker->scope) == MR_OK)
-                log_error("cannot look at what is due", &err, NULL);
+                worker_trouble(worker, TROUBLE_MOVER, "cannot look at what is due", &err);
         }
         /* A turn that found more than it may wake at once says 0: go on after the others. */
         if (pause_ms ? wait_sleep(&worker->loop, pause_ms) : wait_yield(&worker->loop))

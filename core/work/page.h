@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "loop/watchdog.h"
 
-#define PAGE_SLOTS    65 /* the front and up to 64 workers */
+#define PAGE_SLOTS    130 /* a front and up to 64 workers, twice: a reload starts new ones first */
 #define PAGE_INSTANCE 40
 #define PAGE_NAME     160
 

@@ -1,6 +1,7 @@
 /* What the files of this layer share; see worker.h for who does what. */
 #pragma once
 
+#include "base/log.h"
 #include "io/redis_sub.h"
 #include "loop/stop.h"
 #include "loop/timer.h"
@@ -22,18 +23,23 @@ struct work_lane {
     struct pipeline *pipeline; /* a reference */
     struct run run;
     struct work_step *steps;
+    /* What the newest reply to a checkpoint left open, and its place in their order: tasks side by
+     * side may come to read an older one after it. */
+    uint64_t seen_open[LIMIT_STAGES / 64], seen_order;
     size_t lease;   /* place in the keeper's table + 1; 0: not there */
     size_t bytes;   /* counted against the worker's memory */
     uint32_t calls; /* tasks of it that wait in a call: its slot is free meanwhile */
     struct work_lane *waiting_next, **waiting_link; /* lanes with calls, longest waiting first */
     uint32_t
-        writing;     /* scripts under way that may close it: their replies say whether it is lost */
-    bool has_slot;   /* counted in the worker's `busy` */
-    bool is_parked;  /* to be parked: the process is full */
-    bool is_claimed; /* its entry was claimed again meanwhile: look at it once this one is gone */
-    bool is_lost;    /* another worker has it: write nothing */
-    bool is_stopped; /* wind up: cancelled or past its deadline */
-    bool has_run;    /* run and its scope are made */
+        writing; /* scripts under way that may close it: their replies say whether it is lost */
+    uint32_t suspect; /* its takeovers, when they make it a suspect; 0: it is none */
+    int durability;   /* what the job's hash says it has: enum durable_level + 1; 0: not known */
+    bool has_slot;    /* counted in the worker's `busy` */
+    bool is_parked;   /* to be parked: the process is full */
+    bool is_claimed;  /* its entry was claimed again meanwhile: look at it once this one is gone */
+    bool is_lost;     /* another worker has it: write nothing */
+    bool is_stopped;  /* wind up: cancelled or past its deadline */
+    bool has_run;     /* run and its scope are made */
     struct work_tell *tell; /* progress and events on their way; NULL: none yet */
 };
 struct work_step {
@@ -43,7 +49,12 @@ struct work_step {
     size_t len;
 };
 
-#define WORK_BUCKETS 4096
+#define WORK_BUCKETS   4096
+#define WORK_TAKEOVERS 31u   /* above any that begin grants */
+#define WORK_SUSPECT   2u    /* takeovers that make a lane a suspect */
+#define WORK_AGAIN_MS  1000u /* parked: the process is full, or Redis would not say */
+
+enum trouble { TROUBLE_START, TROUBLE_CLAIM, TROUBLE_BEGIN, TROUBLE_MOVER, TROUBLES };
 
 struct worker {
     const struct worker_setup *setup;
@@ -62,23 +73,32 @@ struct worker {
     struct group lanes_group, services;
     struct work_lane *lanes;
     struct work_lane *buckets[WORK_BUCKETS];
-    size_t held;  /* lanes in hand */
-    size_t busy;  /* of them, those that use a slot */
-    size_t bytes; /* documents */
+    size_t held;              /* lanes in hand */
+    size_t busy;              /* of them, those that use a slot */
+    _Atomic size_t busy_seen; /* the same, for the keeper's thread */
+    size_t bytes;             /* documents */
     struct work_lane *waiting, **waiting_end;
-    size_t parking, parking_bytes; /* lanes that are being parked */
+    size_t suspects[WORK_TAKEOVERS + 1]; /* lanes in hand by `suspect` */
+    size_t parking, parking_bytes;       /* lanes that are being parked */
     struct lane_stream
         *streams; /* queues × classes × partitions, by partition, in order of class */
     size_t stream_count;
     struct redis_listener *bells; /* one a partition */
     struct wait *claim_wait;      /* the claim fiber, when it waits for a slot */
+    struct wait *reclaim_wait;    /* the one that takes over, when it waits */
+    bool owes;                    /* leases are over whose lanes find no slot: nothing new before */
     struct work_place *places;    /* tasks that wait for a place at an endpoint, oldest first */
     struct wait *drain_wait;
     uint64_t up_since_ms; /* clock_now_ms() of the last connect; 0: away */
     bool look_at_own;     /* own pending entries may be there that nobody holds */
     bool draining;
+    struct log_pace trouble[TROUBLES];
     int exit_code;
 };
+
+/* trouble.c: logs it, but not each time. */
+void worker_trouble(struct worker *worker, enum trouble kind, const char *what,
+                    const struct error *err);
 
 /* worker.c: stores the host's own revisions in Redis. */
 MR_SUSPENDS int worker_put_revisions(struct worker *worker, struct error *err);
@@ -94,6 +114,10 @@ void room_call_end(struct work_lane *lane);
 void room_park(struct worker *worker);
 /* Counts the lane's document as it is now. */
 void room_count(struct work_lane *lane);
+/* Whether one more suspect, with that many takeovers, may be in hand; then it is counted. */
+bool room_suspect(struct work_lane *lane, uint32_t takeovers);
+/* It has made progress. */
+void room_trust(struct work_lane *lane);
 /* The lane is gone. */
 void room_leave(struct work_lane *lane);
 
@@ -111,11 +135,16 @@ void work_lane_start(struct worker *worker, const struct lane *lane);
 void work_lane_lose(struct work_lane *lane);
 void work_lane_stop(struct work_lane *lane);
 
+/* work_begin.c: begins a claimed lane; true when it is granted: `pipeline` is set, or it
+ * `is_stopped`. */
+MR_SUSPENDS bool work_lane_begin(struct work_lane *lane);
+
 /* work_ops.c: the runner's callbacks against Redis. */
 extern const struct runner_ops work_ops;
 /* A stage's name in Redis: a follow-up is `$after` there, whatever its name in the pipeline. */
 const char *work_stage_name(const struct run *run, const struct stage *stage);
-/* Commits `$end` with the job's result, or fails it when the result cannot be made. */
+/* Commits `$end` with the job's result, or fails it when the result cannot be made, and whatever
+ * Redis asks for then. */
 MR_SUSPENDS int work_end(struct work_lane *lane, struct run_next *ret_next, struct error *err);
 /* Fills run->open, the document and the states from a reply. Returns true when `$end` is open. */
 bool work_open(struct work_lane *lane, const char *const *open, uint32_t open_count,
@@ -126,8 +155,14 @@ MR_SUSPENDS int work_call(struct run *run, struct stage *stage, const struct run
                           char **ret_text, size_t *ret_len, struct error *err);
 MR_SUSPENDS int work_dispatch(struct run *run, struct stage *stage, const struct run_child *child,
                               struct error *err);
-/* Cancels the children that a winding-up lane has noted. */
-MR_SUSPENDS void work_cancel_children(struct work_lane *lane);
+/* Cancels the children that a winding-up lane has noted; false: one may still run. */
+MR_SUSPENDS bool work_cancel_children(struct work_lane *lane);
+
+/* work_durable.c: waits until what was written for the lane is as safe as its pipeline asks. Right
+ * after the reply to the write; not ended by the scope, at most seconds. */
+MR_SUSPENDS void work_durable(struct work_lane *lane);
+/* At start: a warning when a pipeline asks for what the server cannot do. */
+MR_SUSPENDS void work_durable_check(struct worker *worker);
 
 /* work_tell.c: progress merged to one a second, events in order. */
 void work_progress(struct run *run, struct stage *stage, int percent, const char *message);

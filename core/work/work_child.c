@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "state/durable.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -91,6 +92,7 @@ static int work_submit(struct work_lane *lane, const struct run_child *child, en
         err->class = MR_CLASS_THROTTLED;
         return MR_E_RATE_LIMITED;
     }
+    durable_submitted(worker->store, child->id, (enum durable_level)pipeline->durability);
     return MR_OK;
 }
 
@@ -100,7 +102,7 @@ static int work_note(struct work_lane *lane, const struct stage *stage,
 {
     enum lane_verdict verdict = LANE_LOST;
     int rc = lane_note(lane->worker->store, &lane->lane, work_stage_name(&lane->run, stage),
-                       child->id, req, &verdict, err);
+                       child->id, req, child->timeout_ms, &verdict, err);
     if (rc != MR_OK)
         return rc;
     if (verdict == LANE_OK)
@@ -223,15 +225,20 @@ int work_dispatch(struct run *run, struct stage *stage, const struct run_child *
     return work_submit(lane, child, JOB_DISPATCH, req, 0, &submitted, err);
 }
 
-void work_cancel_children(struct work_lane *lane)
+bool work_cancel_children(struct work_lane *lane)
 {
+    bool is_done = true;
     for (uint32_t i = 0; i < lane->grant.child_count; i++) {
         const struct lane_child *child = &lane->grant.children[i];
         enum cancel_outcome outcome;
         struct error err = {0};
         if (job_cancel(lane->worker->store, child->id, child->req,
-                       2 * lane->worker->setup->lease_ms, &outcome, &err) != MR_OK)
+                       child->timeout_ms + 2 * lane->worker->setup->lease_ms, &outcome,
+                       &err) != MR_OK) {
             log_error("child could not be cancelled", &err, "job", child->id, "parent",
                       lane->lane.job, NULL);
+            is_done = false;
+        }
     }
+    return is_done;
 }

@@ -1,7 +1,7 @@
-/* One lane in hand, from its claim to its end, as a list of steps (work_lane_main): begin it, keep
- * its lease, run it, and end it in the one way that is right: it closed by a commit; it was lost,
- * then nothing is written; it was stopped, then its children are cancelled and it is dropped; the
- * process ends, then it is handed back.
+/* One lane in hand, from its claim to its end, as a list of steps (work_lane_main): begin it
+ * (work_begin.c), keep its lease, run it, and end it in the one way that is right: it closed by a
+ * commit; it was lost, then nothing is written; it was stopped, then its children are cancelled and
+ * it is dropped; the process ends, then it is handed back.
  *
  * The lane's fiber owns the struct. Others find it by job and number and only set flags and cancel
  * its scope. */
@@ -13,8 +13,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define WORK_BEHIND_MS   5000u /* parked when this host has not loaded a newer revision yet */
-#define WORK_AGAIN_MS    1000u /* parked: the process is full, or Redis would not say */
 #define WORK_DEADLINE_MS 2000u /* after the job's deadline, when the store has not said so */
 
 static struct work_lane **work_lane_bucket(struct worker *worker, const char *job, uint32_t number)
@@ -83,114 +81,6 @@ void work_lane_stop(struct work_lane *lane)
     lane->is_stopped = true;
     if (lane->has_run)
         scope_cancel(&lane->run.scope, MR_E_CANCELLED);
-}
-
-/* Parks a lane whose revision this host cannot run yet. */
-static __attribute__((noinline)) void work_lane_park(struct work_lane *lane, uint64_t ms)
-{
-    enum lane_verdict verdict;
-    struct error err = {0};
-    if (lane_park(lane->worker->store, &lane->lane, ms, &verdict, &err) != MR_OK)
-        log_error("lane could not be parked", &err, "job", lane->lane.job, NULL);
-}
-
-/* The job has a revision that this host cannot have: it fails, unless this host is behind, or has
- * no such pipeline at all: then another one will run it. */
-static __attribute__((noinline)) void work_lane_refuse(struct work_lane *lane,
-                                                       const struct error *why)
-{
-    log_error("lane refused", why, "job", lane->lane.job, NULL);
-    if (lane->grant.own_number < lane->grant.revision_number) {
-        work_lane_park(lane, WORK_BEHIND_MS);
-        return;
-    }
-    for (uint32_t i = 0; i < lane->grant.open_count; i++) {
-        const struct lane_fail fail = {.stage = lane->grant.open[i].name,
-                                       .class = MR_CLASS_PERMANENT,
-                                       .code = error_name(MR_E_PIPELINE_CHANGED),
-                                       .message = why->message};
-        struct lane_next next = {0};
-        struct error err = {0};
-        if (lane_fail(lane->worker->store, &lane->lane, &fail, &next, &err) != MR_OK)
-            log_error("failure could not be stored", &err, "job", lane->lane.job, NULL);
-        lane_next_done(&next);
-    }
-}
-
-/* Gets the job's revision, which is not known here; true: begin the lane again. Else the lane is
- * given up in the way that is right. */
-static __attribute__((noinline)) bool work_lane_fetch(struct work_lane *lane, const char *revision)
-{
-    const char *name = lane->lane.pipeline;
-    struct error err = {0};
-    if (!*revision) {
-        log_event(LOG_INFO, "lane parked: its pipeline is another host's", "job", lane->lane.job,
-                  "pipeline", name, NULL);
-        work_lane_park(lane, WORK_BEHIND_MS);
-        return false;
-    }
-    int rc = revision_fetch(lane->worker, name, revision, &err);
-    if (rc == MR_E_PIPELINE_CHANGED) {
-        work_lane_refuse(lane, &err);
-    } else if (rc != MR_OK) { /* nothing is known of the revision: the lane comes back */
-        log_error("revision could not be read", &err, "job", lane->lane.job, NULL);
-        wait_shield(1);
-        work_lane_park(lane, WORK_AGAIN_MS);
-        wait_shield(-1);
-    }
-    return rc == MR_OK;
-}
-
-/* Begins the lane; true when it is granted and its pipeline known. */
-static __attribute__((noinline)) bool work_lane_begin(struct work_lane *lane)
-{
-    struct worker *worker = lane->worker;
-    const char *name = lane->lane.pipeline;
-    for (int turn = 0; turn < 3; turn++) {
-        struct pipeline *own = revision_find(worker->revisions, name, NULL);
-        mem_auto char *known = revision_known(worker->revisions, name);
-        const struct page_slot *page = worker->setup->page;
-        bool is_culprit = strcmp(page->culprit_job, lane->lane.job) == 0;
-        const char *sig = page->reaped_signal ? sigabbrev_np(page->reaped_signal) : NULL;
-        mem_auto char *culprit = is_culprit ? mem_format("plugin %s, %s%s", page->culprit_plugin,
-                                                         sig ? "SIG" : "exit", sig ? sig : "")
-                                            : NULL;
-        const struct lane_begin begin = {.revision = own ? own->revision : "",
-                                         .known = known,
-                                         .is_culprit = is_culprit,
-                                         .culprit_stage = is_culprit ? page->culprit_stage : NULL,
-                                         .culprit = culprit};
-        struct error err = {0};
-        lane_grant_done(&lane->grant);
-        if (lane_begin(worker->store, &lane->lane, &begin, &lane->grant, &err) != MR_OK) {
-            /* The entry stays pending with this worker: it is looked at again. */
-            worker->look_at_own = true;
-            if (scope_error(scope_current()) == MR_OK)
-                log_error("lane could not be begun", &err, "job", lane->lane.job, NULL);
-            return false;
-        }
-        const char *revision = lane->grant.revision;
-        if (lane->grant.verdict == LANE_POISON)
-            log_event(LOG_ERROR, "job is poison: it brought its process down too often", "job",
-                      lane->lane.job, "pipeline", name, "culprit", culprit, NULL);
-        if (lane->grant.verdict == LANE_STOP) {
-            lane->is_stopped = true;
-            return true;
-        }
-        if (lane->grant.verdict == LANE_OK) {
-            struct pipeline *found =
-                revision && *revision ? revision_find(worker->revisions, name, revision) : own;
-            if (found) {
-                lane->pipeline = pipeline_ref(found);
-                return true;
-            }
-        } else if (lane->grant.verdict != LANE_REV) {
-            return false;
-        }
-        if (!work_lane_fetch(lane, revision ? revision : ""))
-            return false;
-    }
-    return false;
 }
 
 /* Makes run and document from what begin gave. */
@@ -277,8 +167,14 @@ static __attribute__((noinline)) void work_lane_give_up(struct work_lane *lane)
             if (rc != MR_OK)
                 log_error("children of a stopped job are not known", &err, "job", lane->lane.job,
                           NULL);
+            /* Its entry was claimed by another meanwhile, or nothing is known: whoever begins the
+             * lane next is told of the children. Dropped here they would run on. */
+            lane->is_lost = lane->grant.verdict == LANE_LOST || lane->grant.verdict == LANE_GONE;
+            if (rc != MR_OK || lane->is_lost)
+                return;
         }
-        work_cancel_children(lane);
+        if (!work_cancel_children(lane)) /* begun again when its lease is over */
+            return;
         rc = lane_drop(worker->store, &lane->lane, &verdict, &err);
     } else if (lane->is_parked && !worker->draining) {
         rc = lane_park(worker->store, &lane->lane, WORK_AGAIN_MS, &verdict, &err);
@@ -316,6 +212,7 @@ static void work_lane_main(void *arg)
         keeper_add(worker->keeper, lane);
         enum run_verdict verdict = RUN_STOP;
         if (!lane->is_stopped) {
+            work_durable(lane);
             work_lane_fill(lane);
             verdict = work_lane_run(lane);
             wait_shield(1);

@@ -134,6 +134,22 @@ int worker_put_revisions(struct worker *worker, struct error *err)
     return rc;
 }
 
+/* All of it may be sent again: a reply may be lost anywhere. */
+static int worker_register(struct worker *worker, const char *name, const char *instance,
+                           const char *reaped, struct error *err)
+{
+    struct page_slot *page = worker->setup->page;
+    int rc = store_check(worker->store, err);
+    if (rc == MR_OK)
+        rc = worker_enroll(worker->store, name, instance, reaped, err);
+    if (rc != MR_OK)
+        return rc;
+    /* From here on the master names this instance, not the one before, to the next child. */
+    snprintf(page->name, sizeof page->name, "%s", worker->store->worker);
+    snprintf(page->instance, sizeof page->instance, "%s", instance);
+    return worker_put_revisions(worker, err);
+}
+
 /* Tries until Redis answers, then checks it and registers. What cannot be mended by waiting ends
  * the process. */
 static int worker_join(struct worker *worker, struct error *err)
@@ -147,19 +163,13 @@ static int worker_join(struct worker *worker, struct error *err)
     else
         snprintf(name, sizeof name, "%s/w%d", worker->setup->node, worker->setup->slot);
     int rc;
-    while ((rc = store_check(worker->store, err)) == MR_E_STORE &&
+    while ((rc = worker_register(worker, name, instance, reaped, err)) == MR_E_STORE &&
            scope_error(&worker->scope) == MR_OK) {
-        log_error("waiting for Redis", err, NULL);
+        worker_trouble(worker, TROUBLE_START, "waiting for Redis", err);
         wait_sleep(&worker->loop, WORKER_PAUSE_MS);
     }
     if (rc == MR_OK)
-        rc = worker_enroll(worker->store, name, instance, reaped, err);
-    if (rc != MR_OK)
-        return rc;
-    /* From here on the master names this instance, not the one before, to the next child. */
-    snprintf(page->name, sizeof page->name, "%s", worker->store->worker);
-    snprintf(page->instance, sizeof page->instance, "%s", instance);
-    rc = worker_put_revisions(worker, err);
+        work_durable_check(worker);
     return rc == MR_OK ? worker_listen(worker, err) : rc;
 }
 
@@ -186,7 +196,7 @@ static void worker_drain(struct worker *worker)
     if (worker->held)
         log_line(LOG_INFO, "handing back %zu lanes", worker->held);
     worker->runner.stopping = true;
-    worker->store->patience_ms = WORKER_END_MS;
+    worker->store->patience_ms = worker->store->ask_ms = WORKER_END_MS;
     scope_cancel(&worker->lanes_scope, MR_E_STOPPING);
     worker_await_lanes(worker, WORKER_END_MS);
     redis_hurry(worker->redis);
@@ -204,6 +214,20 @@ static void worker_on_stop(void *arg, enum stop_kind kind)
         wait_wake(worker->drain_wait, MR_OK);
 }
 
+/* Says which queues this process serves; Redis being away is no reason to end. */
+static int worker_tell_queues(struct worker *worker, struct error *err)
+{
+    struct buf queues;
+    buf_init(&queues, LIMIT_STAGES * STORE_NAME_BYTES);
+    size_t count = worker->stream_count / worker->store->partitions / QUEUE_CLASSES;
+    for (size_t i = 0; i < count; i++)
+        buf_format(&queues, "%s%s", i ? "," : "", worker->streams[i].queue);
+    int rc =
+        worker_serve(worker->store, buf_text(&queues), (uint32_t)worker->setup->concurrency, err);
+    buf_done(&queues);
+    return rc == MR_E_STORE ? MR_OK : rc;
+}
+
 static void worker_main(void *arg)
 {
     struct worker *worker = arg;
@@ -215,6 +239,8 @@ static void worker_main(void *arg)
     if (rc == MR_OK && worker->stream_count == 0)
         rc = error_set(&err, MR_E_SCHEMA,
                        "there is nothing to serve: \"queues\" names none of the pipelines' queues");
+    if (rc == MR_OK)
+        rc = worker_tell_queues(worker, &err);
     if (rc == MR_OK && (worker->keeper = keeper_start(worker, &err)) == NULL)
         rc = err.code;
     if (rc != MR_OK) {
@@ -270,6 +296,7 @@ static int worker_open(struct worker *worker, struct error *err)
     redis_on_state(worker->redis, worker_on_redis, worker);
     struct store_config store = {.loop = &worker->loop,
                                  .redis = worker->redis,
+                                 .where = setup->redis,
                                  .prefix = setup->prefix,
                                  .partitions = setup->partitions,
                                  .max_crashes = setup->max_crashes,
@@ -286,6 +313,7 @@ static int worker_open(struct worker *worker, struct error *err)
     rc = store_open(&store, &worker->store, err);
     if (rc != MR_OK)
         return rc;
+    worker->store->ask_ms = UINT64_MAX; /* an outage costs a task time, not an attempt */
     runner_init(&worker->runner, &worker->loop, worker->http);
     worker->runner.find_endpoint = setup->find_endpoint;
     worker->runner.arg = setup->arg;

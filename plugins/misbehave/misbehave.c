@@ -4,6 +4,7 @@
  * Built into the tests' folder, never installed. */
 #include <jansson.h>
 #include <millrace/plugin.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@ static const struct mr_option options[] = {
     MR_OPT_TEMPLATE(struct settings, how, "how", "\"{{ .input.how }}\"", 0,
                     "What to do: one of the words in the table of misbehave.c."),
     MR_OPT_DURATION(struct settings, for_ms, "for", "200ms", 0, 0, 0,
-                    "How long \"hold\" and \"spin\" hold the loop."),
+                    "How long \"hold\" and \"spin\" hold the loop, and \"busy\" a thread."),
 };
 
 static uint64_t now_ms(void)
@@ -66,6 +67,14 @@ static int exit_process(mr_context *cx, const struct settings *set)
     (void)cx;
     (void)set;
     _exit(3);
+}
+
+/* As the kernel does when memory is short: nobody is named. */
+static int kill_process(mr_context *cx, const struct settings *set)
+{
+    (void)set;
+    raise(SIGKILL);
+    return output_word(cx, "survived");
 }
 
 /* Keeps the loop from turning for a time. */
@@ -191,6 +200,48 @@ static int deaf(mr_context *cx, const struct settings *set)
     return output_word(cx, "deaf");
 }
 
+/* Says that it was ended by the host, which it was not. */
+static int as_cancelled(mr_context *cx, const struct settings *set)
+{
+    (void)cx;
+    (void)set;
+    return MR_E_CANCELLED;
+}
+
+static int as_lost(mr_context *cx, const struct settings *set)
+{
+    (void)cx;
+    (void)set;
+    return MR_E_LOST;
+}
+
+static int as_stopping(mr_context *cx, const struct settings *set)
+{
+    (void)cx;
+    (void)set;
+    return MR_E_STOPPING;
+}
+
+struct busy {
+    uint64_t end_ms;
+};
+
+static void busy_until(void *arg)
+{
+    const struct busy *busy = arg;
+    for (uint64_t now = now_ms(); now < busy->end_ms; now = now_ms())
+        poll(NULL, 0, (int)(busy->end_ms - now));
+}
+
+/* Keeps a thread for a time, as a library that blocks does; nothing can end that. */
+static int busy(mr_context *cx, const struct settings *set)
+{
+    struct busy *busy = mr_alloc(cx, sizeof(*busy));
+    busy->end_ms = now_ms() + set->for_ms;
+    int rc = mr_offload(cx, busy_until, busy);
+    return rc == MR_OK ? output_word(cx, "busy") : rc;
+}
+
 static void never(void *arg)
 {
     (void)arg;
@@ -221,6 +272,7 @@ static const struct {
     {"segv", segv},
     {"abort", abort_process},
     {"exit", exit_process},
+    {"kill", kill_process},
     {"hold", hold},
     {"spin", spin},
     {"stall", stall},
@@ -234,6 +286,10 @@ static const struct {
     {"deep", deep},
     {"no_json", no_json},
     {"deaf", deaf},
+    {"cancelled", as_cancelled},
+    {"lost", as_lost},
+    {"stopping", as_stopping},
+    {"busy", busy},
     {"bad_defer", bad_defer},
     {"bad_offload", bad_offload},
 };

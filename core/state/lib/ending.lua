@@ -8,9 +8,11 @@ local function ending_read(stop, conf)
     if v[2] and find(v[2], e.status, 1, true) then e.after = key('queue:default:normal') end
     if e.status == 'failed' then
         e.dead, e.info, e.due = key('dead'), key('dead:info'), key('due')
-    else
-        if e.fp and e.status == 'completed' then e.info = key('dead:info') end
-        if e.deadline then e.due = key('due') end
+        if stop == 'failed' then e.held = key('dead:held') end
+    elseif e.fp and e.status == 'completed' then
+        e.info, e.held, e.due = key('dead:info'), key('dead:held'), key('due')
+    elseif e.deadline then
+        e.due = key('due')
     end
     return e
 end
@@ -29,7 +31,11 @@ local function ending_write(e, at, n, error, set, gone)
                 if turn == e.tries then delay = tonumber(ms) end
                 turn = turn + 1
             end
-            if delay and failures < tonumber(breaker) then
+            if delay and failures >= tonumber(breaker) then -- held until one of them succeeds, or by hand
+                call('ZADD', e.held, 0, e.fp .. ' ' .. id)
+                set[#set + 1] = 'held'
+                set[#set + 1] = e.fp
+            elseif delay then
                 local due = later(at, delay)
                 call('ZADD', e.due, due, 'd ' .. id)
                 set[#set + 1] = 'next'
@@ -40,6 +46,9 @@ local function ending_write(e, at, n, error, set, gone)
         end
     elseif e.info then
         call('HDEL', e.info, 'fp:' .. e.fp)
+        if #call('ZRANGEBYLEX', e.held, '[' .. e.fp .. ' ', '(' .. e.fp .. '!', 'LIMIT', 0, 1) > 0 then
+            call('ZADD', e.due, later(at, 0), 'f ' .. e.fp)
+        end
     end
     if e.deadline then call('ZREM', e.due, 'x ' .. id) end
     event('job.' .. e.status, when, '{' .. body .. '"progress":' .. (e.status == 'completed' and '100' or e.progress) .. '}')

@@ -34,6 +34,7 @@ local function rerun_read(reset)
     end
     stages['$after'] = nil
     r.gone[#r.gone + 1] = '$after'
+    if r.job['steps:$after'] or r.job['calls:$after'] then r.wipe[#r.wipe + 1] = '$after' end -- the next round's is another
     local any = 'default'
     for name, text in pairs(stages) do
         local state, attempts, throttled, queue = match(text, '^(%a) (%d+) (%d+) %S+ %S+ (%S+)')
@@ -44,6 +45,7 @@ local function rerun_read(reset)
     end
     if #r.open == 0 then r.open[1] = {name = '$end', attempts = 0, throttled = 0, queue = any} end
     r.dead, r.due = key('dead'), key('due')
+    if r.job.held then r.held = key('dead:held') end
     table.sort(r.open, function(a, b) return a.name < b.name end)
     r.queues, r.by = {}, {}
     for _, s in ipairs(r.open) do
@@ -68,7 +70,7 @@ end
 local function rerun_write(r, at, req, ttl, fresh, tries)
     local job = r.job
     local set = {'round', job.round + 1, 'req', req, 'status', 'queued', 'tries', tries, 'done', (job.done or 0) - r.fewer}
-    local gone = {'stop', 'error', 'finished', 'next', 'events', 'class'}
+    local gone = {'stop', 'error', 'finished', 'next', 'events', 'discarded', 'class', 'held'}
     if r.close then
         closing_write(r.close, job.pipeline, set, gone)
     end
@@ -117,6 +119,7 @@ local function rerun_write(r, at, req, ttl, fresh, tries)
     call('PERSIST', KEYS[3])
     call('ZREM', r.dead, id)
     call('ZREM', r.due, 'd ' .. id)
+    if r.held then call('ZREM', r.held, job.held .. ' ' .. id) end
     event('job.queued', at, '{"round":' .. (job.round + 1) .. ',"progress":' .. (r.fewer > 0 and 0 or job.progress or 0) .. '}')
     publish()
     return job.round + 1

@@ -1,5 +1,6 @@
 /* buf.h: growth, bounds, JSON strings; utf8.h, which texts rely on. */
 #include "base/buf.h"
+#include "base/mem.h"
 #include "base/utf8.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -112,11 +113,30 @@ static void json_strings(void **state)
     assert_string_equal(buf_text(&buf),
                         "\"a\\\"b\\\\c/\\b\\f\\n\\r\\t\\u0001\\u001f\x7f\\u0000é😀\"");
     buf_clear(&buf);
+    assert_true(buf_add_json_string(&buf, "\xff-\xc3\xa9-\xc3", 6));
+    assert_string_equal(buf_text(&buf), "\"\\ufffd-\xc3\xa9-\\ufffd\"");
+    buf_clear(&buf);
     assert_true(buf_add_json_string(&buf, "", 0));
     assert_string_equal(buf_text(&buf), "\"\"");
     buf_auto struct buf small;
     buf_init(&small, 5);
     assert_false(buf_add_json_string(&small, "\x01", 1)); /* 8 bytes as text */
+}
+
+static void utf8_plain_text(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        {"", ""},
+        {"a\xc3\xa9 \"", "a\xc3\xa9 \""},
+        {"\x1b[31m\n\x7f", "\\x1b[31m\\x0a\\x7f"},
+        {"\xff\xc3", "\\xff\\xc3"},
+        {"\xc2\x9b\xc2\xa0", "\\xc2\\x9b\xc2\xa0"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        mem_auto char *plain = utf8_plain(rows[i][0]);
+        assert_string_equal(plain, rows[i][1]);
+    }
 }
 
 static void utf8_sequences(void **state)
@@ -175,6 +195,7 @@ int main(void)
         cmocka_unit_test(formats),
         cmocka_unit_test(takes_content),
         cmocka_unit_test(json_strings),
+        cmocka_unit_test(utf8_plain_text),
         cmocka_unit_test(utf8_sequences),
         cmocka_unit_test(utf8_cuts),
     };

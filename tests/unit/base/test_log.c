@@ -292,11 +292,30 @@ static void threads_write_whole_lines(void **state)
         assert_int_equal(counts[i], LINES);
 }
 
+/* The first, then one every ten seconds, with how often it came. */
+static void pace(void **state)
+{
+    (void)state;
+    struct log_pace pace = {0};
+    char times[24];
+    assert_true(log_pace(&pace, times));
+    assert_string_equal(times, "");
+    for (int i = 0; i < 5; i++)
+        assert_false(log_pace(&pace, times));
+    pace.told_ms -= LOG_PACE_MS;
+    assert_true(log_pace(&pace, times));
+    assert_string_equal(times, "6");
+    pace.told_ms -= LOG_PACE_MS;
+    assert_true(log_pace(&pace, times));
+    assert_string_equal(times, "");
+}
+
 #define test(fn) cmocka_unit_test_setup_teardown(fn, make_place, remove_place)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        test(pace),
         test(lines_as_text),
         test(lines_as_json),
         test(levels_are_obeyed),

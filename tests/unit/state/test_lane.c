@@ -81,21 +81,25 @@ static void begin_checks(void)
 }
 ON_FIBER(begin_checks)
 
-/* Makes the entries of the normal stream look abandoned and claims one as another worker. */
-static struct lane take_over(const char *worker)
+/* Makes the entries of the normal stream look abandoned and claims them as another worker. */
+static void take_over_all(const char *worker, struct lane *ret_lanes, size_t want)
 {
     struct lane_stream stream = {0, "default", QUEUE_NORMAL};
-    struct lane lanes[4];
     size_t count = 0;
-    char cursor[STORE_ENTRY_BYTES] = "0-0";
     free(store->worker);
     store->worker = mem_dup(worker);
     uint64_t lease = store->lease_ms;
     store->lease_ms = 0;
-    OK(lane_reclaim(store, redis, &stream, cursor, 4, lanes, &count, &err));
+    OK(lane_reclaim(store, redis, &stream, (uint32_t)want, ret_lanes, &count, NULL, &err));
     store->lease_ms = lease;
-    assert_int_equal(count, 1);
-    return lanes[0];
+    assert_int_equal(count, want);
+}
+
+static struct lane take_over(const char *worker)
+{
+    struct lane lane;
+    take_over_all(worker, &lane, 1);
+    return lane;
 }
 
 static void fences(void)
@@ -104,7 +108,7 @@ static void fences(void)
     submit_plain("job-1");
     struct lane old = claim_and_begin("default");
     assert_int_equal(commit(&old, "a", "b", 3, NULL, NULL), LANE_OK);
-    OK(lane_step(store, &old, "b", "first", "[1]", 3, &verdict, &err));
+    OK(lane_step(store, &old, "b", "first", "[1]", 3, NULL, &verdict, &err));
     struct lane lane = take_over("node/w2");
     struct lane_grant grant;
     assert_int_equal(begin(&lane, &grant), LANE_OK);
@@ -128,9 +132,9 @@ static void fences(void)
     assert_int_equal(verdict, LANE_LOST);
     OK(lane_drop(store, &old, &verdict, &err));
     assert_int_equal(verdict, LANE_LOST);
-    OK(lane_step(store, &old, "b", "second", "[2]", 3, &verdict, &err));
+    OK(lane_step(store, &old, "b", "second", "[2]", 3, NULL, &verdict, &err));
     assert_int_equal(verdict, LANE_LOST);
-    OK(lane_note(store, &old, "b", "child", "job-1/b/t:1", &verdict, &err));
+    OK(lane_note(store, &old, "b", "child", "job-1/b/t:1", 60000, &verdict, &err));
     assert_int_equal(verdict, LANE_LOST);
     OK(lane_tell(store, &old, NULL, 0, 90, &verdict, &err));
     assert_int_equal(verdict, LANE_LOST);
@@ -528,21 +532,48 @@ static void handback(void)
 }
 ON_FIBER(handback)
 
+/* What begins from here on is another instance's; `ret_died`: the one before. */
+static void next_instance(char ret_died[static sizeof(store->instance)])
+{
+    static unsigned number;
+    snprintf(ret_died, sizeof(store->instance), "%s", store->instance);
+    snprintf(store->instance, sizeof(store->instance), "instance%u", ++number);
+}
+
+static enum lane_verdict begin_as(struct lane *lane, const struct lane_begin *how,
+                                  uint32_t *ret_takeovers)
+{
+    struct lane_grant grant;
+    OK(lane_begin(store, lane, how, &grant, &err));
+    enum lane_verdict verdict = grant.verdict;
+    if (ret_takeovers)
+        *ret_takeovers = grant.takeovers;
+    lane_grant_done(&grant);
+    return verdict;
+}
+
 static void crashes(void)
 {
     static const struct job_first first[] = {{"a", "default"}, {"b", "llm"}, {"c", "slow"}};
     submit((struct job_submit){.id = "job-1", .first = first, .first_count = 3});
     struct lane b = claim_and_begin("llm");
     claim_and_begin("default");
-    struct lane_begin culprit = {.revision = "rev1", .is_culprit = true};
+    char died[sizeof(store->instance)];
     for (int i = 1; i <= 4; i++) {
+        next_instance(died);
+        const struct lane_begin culprit = {
+            .revision = "rev1", .dead = died, .is_culprit = true, .culprit_stage = "a"};
         struct lane lane = take_over("node/w1");
         struct lane_grant grant;
-        OK(lane_begin(store, &lane, &culprit, &grant, &err));
-        assert_int_equal(grant.verdict, i <= 3 ? LANE_OK : LANE_POISON);
-        if (i <= 3)
+        for (int repeated = 0; repeated < 2 && i <= 3; repeated++) { /* its reply was lost */
+            OK(lane_begin(store, &lane, &culprit, &grant, &err));
+            assert_int_equal(grant.verdict, LANE_OK);
             assert_int_equal(grant.crashes, i);
-        lane_grant_done(&grant);
+            assert_int_equal(grant.takeovers, 0);
+            lane_grant_done(&grant);
+        }
+        if (i == 4)
+            assert_int_equal(begin_as(&lane, &culprit, NULL), LANE_POISON);
         check_invariants();
     }
     struct job_view *job = view("job-1");
@@ -569,6 +600,133 @@ static void takeovers(void)
     EXPECT_STATUS("job-1", "failed");
 }
 ON_FIBER(takeovers)
+
+static void expect_counts(const char *id, uint32_t crashes, uint32_t takeovers, int line)
+{
+    struct job_view *job = view(id);
+    if (job->lane_count != 1 || job->lanes[0].crashes != crashes ||
+        job->lanes[0].takeovers != takeovers)
+        fail_msg("line %d: %s has %u crashes and %u takeovers", line, id, job->lanes[0].crashes,
+                 job->lanes[0].takeovers);
+    job_view_free(job);
+}
+#define EXPECT_COUNTS(id, crashes, takeovers) expect_counts(id, crashes, takeovers, __LINE__)
+
+/* A named culprit is charged by the one begin that takes its lane from the instance that died; what
+ * else that instance had is charged nothing; what others lost counts as a takeover. */
+static void whose_doing(void)
+{
+    char first[sizeof(store->instance)], second[sizeof(store->instance)];
+    submit_plain("culprit");
+    submit_plain("bystander");
+    submit_plain("other");
+    claim_and_begin("default");
+    claim_and_begin("default");
+    next_instance(first);
+    claim_and_begin("default"); /* `other` is the second instance's */
+    next_instance(second);
+    struct lane lanes[3], lane;
+    take_over_all("node/w1", lanes, 3);
+    for (int i = 0; i < 3; i++) {
+        const struct lane_begin named = {.revision = "rev1",
+                                         .dead = first,
+                                         .is_culprit = strcmp(lanes[i].job, "culprit") == 0,
+                                         .culprit_stage = "a"};
+        assert_int_equal(begin_as(&lanes[i], &named, NULL), LANE_OK);
+    }
+    EXPECT_COUNTS("culprit", 1, 0);
+    EXPECT_COUNTS("bystander", 0, 0);
+    EXPECT_COUNTS("other", 0, 1);
+    /* The page still names it: taken once more, from another instance, it is a takeover. */
+    take_over_all("node/w1", lanes, 3);
+    lane = lanes[0];
+    assert_string_equal(lane.job, "culprit");
+    const struct lane_begin named = {
+        .revision = "rev1", .dead = first, .is_culprit = true, .culprit_stage = "a"};
+    assert_int_equal(begin_as(&lane, &named, NULL), LANE_OK);
+    EXPECT_COUNTS("culprit", 1, 1);
+    /* Parked and begun again by the same process: nothing more. */
+    enum lane_verdict verdict;
+    OK(lane_park(store, &lane, 1, &verdict, &err));
+    assert_int_equal(verdict, LANE_OK);
+    move_until(queue_has_work, "default");
+    lane = claim("default");
+    assert_int_equal(begin_as(&lane, &named, NULL), LANE_OK);
+    EXPECT_COUNTS("culprit", 1, 1);
+}
+ON_FIBER(whose_doing)
+
+/* The job's other lane was not what ran. */
+static void whose_lane(void)
+{
+    static const struct job_first first[] = {{"a", "default"}, {"b", "llm"}};
+    char died[sizeof(store->instance)];
+    submit((struct job_submit){.id = "job-1", .first = first, .first_count = 2});
+    claim_and_begin("llm");
+    claim_and_begin("default");
+    next_instance(died);
+    struct lane lane = take_over("node/w1");
+    const struct lane_begin named = {
+        .revision = "rev1", .dead = died, .is_culprit = true, .culprit_stage = "b"};
+    struct lane_grant grant;
+    OK(lane_begin(store, &lane, &named, &grant, &err));
+    assert_int_equal(grant.crashes, 0);
+    assert_int_equal(grant.takeovers, 1);
+    lane_grant_done(&grant);
+}
+ON_FIBER(whose_lane)
+
+/* A lane with more takeovers than its worker may run is not granted: nothing is written, or it is
+ * put off. A checkpoint clears it. */
+static void suspects(void)
+{
+    uint32_t takeovers;
+    struct lane_begin careful = {.revision = "rev1", .takeovers_max = 1};
+    submit_plain("job-1");
+    claim_and_begin("default");
+    struct lane lane = take_over("node/w1");
+    assert_int_equal(begin_as(&lane, &careful, NULL), LANE_OK);
+    lane = take_over("node/w1");
+    mem_auto char *before = ask_field("mr:{0}:job:job-1", "l:1");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(begin_as(&lane, &careful, &takeovers), LANE_SUSPECT);
+        assert_int_equal(takeovers, 2);
+    }
+    mem_auto char *after = ask_field("mr:{0}:job:job-1", "l:1");
+    assert_string_equal(before, after);
+    check_invariants();
+    /* Not now: it waits, in nobody's hand. */
+    careful.put_off_ms = 1;
+    assert_int_equal(begin_as(&lane, &careful, NULL), LANE_PUT_OFF);
+    check_invariants();
+    EXPECT_STATUS("job-1", "waiting");
+    EXPECT_COUNTS("job-1", 0, 2);
+    assert_int_equal(begin_as(&lane, &careful, NULL), LANE_GONE); /* the reply was lost */
+    check_invariants();
+    move_until(queue_has_work, "default");
+    lane = claim("default");
+    careful.put_off_ms = 0;
+    assert_int_equal(begin_as(&lane, &careful, &takeovers), LANE_SUSPECT); /* not counted again */
+    assert_int_equal(takeovers, 2);
+    careful.takeovers_max = takeovers;
+    assert_int_equal(begin_as(&lane, &careful, NULL), LANE_OK);
+    assert_int_equal(begin_as(&lane, &careful, NULL), LANE_OK);
+    EXPECT_COUNTS("job-1", 0, 2);
+    assert_int_equal(commit(&lane, "a", "b", 2, NULL, NULL), LANE_OK);
+    EXPECT_COUNTS("job-1", 0, 0);
+    /* Held, cancelled and wound up like any other. */
+    lane = take_over("node/w1");
+    assert_int_equal(begin(&lane, NULL), LANE_OK);
+    lane = take_over("node/w1");
+    enum cancel_outcome outcome;
+    OK(job_cancel(store, "job-1", NULL, 0, &outcome, &err));
+    careful.takeovers_max = 1;
+    assert_int_equal(begin_as(&lane, &careful, NULL), LANE_STOP); /* nothing of it will run */
+    enum lane_verdict verdict;
+    OK(lane_drop(store, &lane, &verdict, &err));
+    assert_int_equal(verdict, LANE_END);
+}
+ON_FIBER(suspects)
 
 /* Claimed and never begun: no crash is counted. */
 static void claimed_only(void)
@@ -632,18 +790,36 @@ static void unknown_revision(void)
     assert_false(grant.is_alone);
     lane_grant_done(&grant);
     check_invariants();
-    newer.adopt = true; /* not while a runs */
+    /* rev2 begins with a and b as well; c, which is new, waits for b. */
+    const char *of_b[] = {"b"};
+    struct lane_successor stages[] = {
+        {"a", "default", NULL, 0}, {"b", "llm", NULL, 0}, {"c", "llm", of_b, 1}};
+    newer.adopt = stages;
+    newer.adopt_count = 3; /* not while a runs */
     OK(lane_begin(store, &b, &newer, &grant, &err));
     assert_int_equal(grant.verdict, LANE_REV);
     lane_grant_done(&grant);
     EXPECT_EVENTS("job-1", "job.queued;stage.started a;");
     assert_int_equal(commit(&a, "a", "", 2, NULL, NULL), LANE_END);
+    /* Nor when the job stands where rev2 could not have brought it. */
+    const char *of_a[] = {"a"}, *of_c[] = {"c"};
+    const struct lane_successor odd[][3] = {
+        {stages[0], {"b", "default", NULL, 0}, stages[2]},          /* another queue */
+        {stages[0], {"z", "llm", NULL, 0}, stages[2]},              /* b is no stage of it */
+        {stages[0], stages[1], {"c", "llm", of_a, 1}},              /* c would be open by now */
+        {stages[0], stages[1], {"c", "llm", NULL, 0}},              /* the same */
+        {stages[0], {"b", "llm", of_c, 1}, {"c", "llm", of_b, 1}}}; /* b would not be open yet */
+    for (size_t i = 0; i < sizeof(odd) / sizeof(odd[0]); i++) {
+        newer.adopt = odd[i];
+        assert_int_equal(begin_as(&b, &newer, NULL), LANE_REV);
+    }
+    newer.adopt = stages;
     OK(lane_begin(store, &b, &newer, &grant, &err));
     assert_int_equal(grant.verdict, LANE_OK);
     assert_string_equal(grant.revision, "rev2");
     lane_grant_done(&grant);
     EXPECT_EVENTS("job-1", "job.queued;stage.started a;stage.completed a;stage.started b;");
-    newer.adopt = false;
+    newer.adopt_count = 0;
     newer.revision = "rev3";
     newer.known = "rev1,rev2";
     OK(lane_begin(store, &b, &newer, &grant, &err));
@@ -727,8 +903,8 @@ static void steps(void)
     submit_plain("job-1");
     struct lane lane = claim_and_begin("default");
     for (int i = 0; i < 2; i++)
-        OK(lane_step(store, &lane, "a", "one", "1", 1, &verdict, &err));
-    OK(lane_step(store, &lane, "a", "two", "2", 1, &verdict, &err));
+        OK(lane_step(store, &lane, "a", "one", "1", 1, NULL, &verdict, &err));
+    OK(lane_step(store, &lane, "a", "two", "2", 1, NULL, &verdict, &err));
     assert_int_equal(ask_int("HLEN", "mr:{0}:out:job-1"), 2);
     fail_as(&lane, "a", MR_CLASS_RETRY, "timeout", 5, 1);
     move_until(queue_has_work, "default");
@@ -740,7 +916,8 @@ static void steps(void)
     assert_int_equal(commit(&lane, "a", "", 1, "1", NULL), LANE_END);
     assert_int_equal(ask_int("HLEN", "mr:{0}:out:job-1"), 1);
     struct error why = {0};
-    assert_int_equal(lane_step(store, &lane, "a", "x,y", "1", 1, &verdict, &why), MR_E_SCHEMA);
+    assert_int_equal(lane_step(store, &lane, "a", "x,y", "1", 1, NULL, &verdict, &why),
+                     MR_E_SCHEMA);
 }
 ON_FIBER(steps)
 
@@ -805,18 +982,33 @@ ON_FIBER(follow_up)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(chain),          CASE(begin_checks),
-        CASE(fences),         CASE(commit_repeated),
-        CASE(join_in_lane),   CASE(join_in_new_lane),
-        CASE(end_stage),      CASE(skipped_and_usage),
-        CASE(retries),        CASE(throttled),
-        CASE(failing_branch), CASE(failing_in_lane),
-        CASE(from_a_stage),   CASE(park),
-        CASE(handback),       CASE(crashes),
-        CASE(takeovers),      CASE(claimed_only),
-        CASE(own_entries),    CASE(unknown_revision),
-        CASE(paused),         CASE(told),
-        CASE(steps),          CASE(follow_up),
+        CASE(chain),
+        CASE(begin_checks),
+        CASE(fences),
+        CASE(commit_repeated),
+        CASE(join_in_lane),
+        CASE(join_in_new_lane),
+        CASE(end_stage),
+        CASE(skipped_and_usage),
+        CASE(retries),
+        CASE(throttled),
+        CASE(failing_branch),
+        CASE(failing_in_lane),
+        CASE(from_a_stage),
+        CASE(park),
+        CASE(handback),
+        CASE(crashes),
+        CASE(takeovers),
+        CASE(whose_doing),
+        CASE(whose_lane),
+        CASE(suspects),
+        CASE(claimed_only),
+        CASE(own_entries),
+        CASE(unknown_revision),
+        CASE(paused),
+        CASE(told),
+        CASE(steps),
+        CASE(follow_up),
     };
     int failed = cmocka_run_group_tests_name("lane", tests, fixture_server, fixture_server_end);
     return failed + cmocka_run_group_tests_name("lane, in a cluster", tests, fixture_cluster,

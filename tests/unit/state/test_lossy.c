@@ -206,9 +206,148 @@ static void lost_replies(void)
 }
 ON_FIBER(lost_replies)
 
+/* ---- Every script once, its reply lost ---- */
+
+/* In round n the n-th reply from the server is thrown away during each call, and what was sent is
+ * sent again by itself (the first reply may only ask for keys, then the second is the script's):
+ * the outcome is as in round 0, where none is lost, or says that the work was done already. */
+static int losing;
+static int lost_before;
+static void lose(void)
+{
+    lost_before = atomic_load(&proxy.lost);
+    atomic_store(&proxy.lose_at, losing);
+}
+static void expect_lost(int line)
+{
+    atomic_store(&proxy.lose_at, 0);
+    if (losing < 2 && atomic_load(&proxy.lost) != lost_before + losing)
+        fail_msg("line %d: no reply was lost", line);
+    check_invariants();
+}
+#define LOSING(call)                                                                               \
+    do {                                                                                           \
+        lose();                                                                                    \
+        call;                                                                                      \
+        expect_lost(__LINE__);                                                                     \
+    } while (0)
+/* What was closed or given back by the first sending is another's for the second. */
+#define EXPECT_DONE(verdict, first) expect_done(verdict, first, __LINE__)
+static void expect_done(enum lane_verdict verdict, enum lane_verdict first, int line)
+{
+    if (verdict != first && !(losing && verdict == LANE_LOST))
+        fail_msg("line %d: verdict %d", line, (int)verdict);
+}
+
+static void wake_all(const char *id, const char *status)
+{
+    for (uint64_t stop = clock_now_ms() + 5000; clock_now_ms() < stop;) {
+        uint64_t sleep_ms;
+        uint32_t woken;
+        LOSING(OK(mover_turn(store, 0, &sleep_ms, &woken, &err)));
+        struct job_view *job = view(id);
+        bool is_there = strcmp(job->status, status) == 0;
+        job_view_free(job);
+        if (is_there)
+            return;
+        OK(wait_sleep(&loop, 10));
+    }
+    fail_msg("%s did not become %s", id, status);
+}
+
+static void run_each(const char *id, const char *child, const char *victim)
+{
+    enum lane_verdict verdict;
+    enum again_outcome again;
+    enum cancel_outcome cancelled;
+    enum erase_outcome erased;
+    char open[256], req[32], call_req[32];
+    snprintf(call_req, sizeof(call_req), "%s/a/t:1", id);
+    struct job_submitted submitted;
+    LOSING(submitted = submit((struct job_submit){.id = id, .req = "first"}));
+    assert_true(submitted.outcome == JOB_NEW || (losing && submitted.outcome == JOB_SAME));
+    struct lane lane = claim("default");
+    LOSING(assert_int_equal(begin(&lane, NULL), LANE_OK));
+    LOSING(OK(lane_note(store, &lane, "a", child, call_req, 1000, &verdict, &err)));
+    assert_int_equal(verdict, LANE_OK);
+    uint32_t steps = 0;
+    LOSING(OK(lane_step(store, &lane, "a", "one", "[1]", 3, &steps, &verdict, &err)));
+    assert_int_equal(verdict, LANE_OK);
+    assert_int_equal(steps, 1);
+    LOSING(submitted = submit((struct job_submit){
+               .id = child, .req = call_req, .mode = JOB_CALL, .prio = QUEUE_CALL}));
+    assert_true(submitted.outcome == JOB_NEW || (losing && submitted.outcome == JOB_SAME));
+    LOSING(assert_int_equal(commit(&lane, "a", "b", 2, NULL, open), LANE_OK));
+    assert_string_equal(open, "b");
+    LOSING(EXPECT_DONE(fail_as(&lane, "b", MR_CLASS_RETRY, "timeout", 5, 60), LANE_END));
+    wake_all(id, "queued");
+    lane = claim("default");
+    if (strcmp(lane.job, id) != 0) { /* the child's class comes first */
+        assert_string_equal(lane.job, child);
+        LOSING(assert_int_equal(begin(&lane, NULL), LANE_OK));
+        LOSING(EXPECT_DONE(commit(&lane, "a", "", 1, "{}", NULL), LANE_END));
+        EXPECT_STATUS(child, "completed");
+        lane = claim("default");
+    }
+    assert_int_equal(begin(&lane, NULL), LANE_OK);
+    LOSING(OK(lane_park(store, &lane, 60, &verdict, &err)));
+    EXPECT_DONE(verdict, LANE_OK);
+    wake_all(id, "queued");
+    lane = claim_and_begin("default");
+    LOSING(OK(lane_handback(store, &lane, &verdict, &err)));
+    EXPECT_DONE(verdict, LANE_OK);
+    lane = claim_and_begin("default");
+    LOSING(EXPECT_DONE(fail_as(&lane, "b", MR_CLASS_PERMANENT, "schema", 5, 0), LANE_END));
+    EXPECT_STATUS(id, "failed");
+    snprintf(req, sizeof(req), "again-%s", id);
+    const struct job_again how = {.id = id, .req = req, .is_fresh = true};
+    LOSING(OK(job_run_again(store, &how, &again, &err)));
+    assert_true(again == AGAIN_OK || (losing && again == AGAIN_SAME));
+    lane = claim_and_begin("default");
+    LOSING(EXPECT_DONE(commit(&lane, "b", "", 2, "{}", NULL), LANE_END));
+    EXPECT_STATUS(id, "completed");
+    struct job_event *events;
+    size_t count, ends = 0;
+    uint64_t total;
+    LOSING(OK(job_events(store, id, 0, 100, &events, &count, &total, &err)));
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(events[i].number, i + 1);
+        ends += strcmp(events[i].kind, "stage.completed") == 0;
+        job_event_done(&events[i]);
+    }
+    free(events);
+    assert_int_equal(count, total);
+    assert_int_equal(ends, 2);
+    LOSING(OK(job_erase(store, id, &erased, &err)));
+    assert_true(erased == ERASE_OK || (losing && erased == ERASE_NONE));
+    submit_plain(victim);
+    lane = claim_and_begin("default");
+    LOSING(OK(job_cancel(store, victim, NULL, 0, &cancelled, &err)));
+    assert_int_equal(cancelled, CANCEL_CANCELLING);
+    LOSING(OK(lane_drop(store, &lane, &verdict, &err)));
+    EXPECT_DONE(verdict, LANE_END);
+    EXPECT_STATUS(victim, "cancelled");
+}
+
+/* Fails with: core/io/redis.c, run: `bool again = false;`, and with core/state/begin.lua, `mine`
+ * always false. */
+static void each_script(void)
+{
+    for (losing = 0; losing <= 2; losing++) {
+        char id[16], child[16], victim[16];
+        snprintf(id, sizeof(id), "job-%d", losing);
+        snprintf(child, sizeof(child), "child-%d", losing);
+        snprintf(victim, sizeof(victim), "victim-%d", losing);
+        run_each(id, child, victim);
+    }
+    assert_true(atomic_load(&proxy.lost) >= 18);
+}
+ON_FIBER(each_script)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_each_script, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_replies, setup, teardown),
     };
     return cmocka_run_group_tests_name("lossy", tests, fixture_server, fixture_server_end);

@@ -83,6 +83,28 @@ static void delayed(void)
 }
 ON_FIBER(delayed)
 
+/* An instant: by the server's clock, whatever this host's says. */
+static void run_at(void)
+{
+    struct reply now;
+    assert_int_equal(redis_command(redis, &now, NULL, "TIME", NULL), MR_OK);
+    uint64_t now_ms = strtoull(now.items[0].text, NULL, 10) * 1000;
+    reply_done(&now);
+    struct job_submitted past =
+        submit((struct job_submit){.id = "job-1", .run_at_ms = now_ms - 3600000});
+    assert_string_equal(past.status, "queued");
+    claim_and_begin("default");
+    struct job_submitted future =
+        submit((struct job_submit){.id = "job-2", .run_at_ms = now_ms + 3600000});
+    assert_string_equal(future.status, "waiting");
+    assert_false(is_claimable("default"));
+    struct job_view *waits = view("job-2");
+    assert_int_equal(waits->lanes[0].due_ms, now_ms + 3600000);
+    job_view_free(waits);
+    check_invariants();
+}
+ON_FIBER(run_at)
+
 static void full(void)
 {
     submit((struct job_submit){.id = "job-1", .prio = QUEUE_HIGH});
@@ -393,13 +415,14 @@ ON_FIBER(partitions)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        CASE(new_job),     CASE(same_and_conflict),
-        CASE(delayed),     CASE(full),
-        CASE(resubmitted), CASE(called_again),
-        CASE(tombstone),   CASE(lists),
-        CASE(erase),       CASE(checks),
-        CASE(full_memory), CASE(revisions),
-        CASE(figures),     CASE(partitions),
+        CASE(new_job),      CASE(same_and_conflict),
+        CASE(delayed),      CASE(run_at),
+        CASE(full),         CASE(resubmitted),
+        CASE(called_again), CASE(tombstone),
+        CASE(lists),        CASE(erase),
+        CASE(checks),       CASE(full_memory),
+        CASE(revisions),    CASE(figures),
+        CASE(partitions),
     };
     return cmocka_run_group_tests_name("submit", tests, fixture_server, fixture_server_end);
 }

@@ -290,12 +290,35 @@ static void no_server(void)
 }
 ON_FIBER(no_server)
 
+/* Redis does not answer, although connections stay: a silence, not an end.
+ * Fails with: core/state/watch.c, watch_next: `if (true)` before `return away;`. */
+static void away(void)
+{
+    struct redis_config at = {.path = server.path, .connect_ms = 300, .command_ms = 200};
+    struct store_config config = fixture_config();
+    struct store *other;
+    config.redis = redis_open(&loop, &at, "short");
+    OK(store_open(&config, &other, &err));
+    submit_plain("job-1");
+    struct watch *watch;
+    OK(watch_open(other, sub, "job-1", 0, &watch, &err));
+    kill(server.pid, SIGSTOP);
+    int code = next_code(watch, 500);
+    kill(server.pid, SIGCONT);
+    assert_int_equal(code, MR_E_TIMEOUT);
+    NEXT(watch, 1, "job.queued");
+    watch_close(watch);
+    store_close(other);
+    redis_close(config.redis);
+}
+ON_FIBER(away)
+
 #define WATCH(name) cmocka_unit_test_setup_teardown(test_##name, setup, teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WATCH(follow),      WATCH(expired_log), WATCH(erased), WATCH(patience),
-        WATCH(interrupted), WATCH(forgotten),   WATCH(many),   WATCH(no_server),
+        WATCH(follow),    WATCH(expired_log), WATCH(erased),    WATCH(patience), WATCH(interrupted),
+        WATCH(forgotten), WATCH(many),        WATCH(no_server), WATCH(away),
     };
     return cmocka_run_group_tests_name("watch", tests, fixture_server, fixture_server_end);
 }

@@ -70,6 +70,52 @@ static void waiting_gives_the_slot_back(void **state)
     room_end(room);
 }
 
+/* Concurrency 5: two suspects at once with two takeovers, one from three on; the highest count
+ * among those in hand decides, and a checkpoint makes room. */
+static void suspects_share_ever_less(void **state)
+{
+    (void)state;
+    struct room *room = room_new();
+    assert_true(room_suspect(&room->lanes[0], 2));
+    assert_false(room_suspect(&room->lanes[1], 3)); /* would be one of one */
+    assert_true(room_suspect(&room->lanes[1], 2));
+    assert_false(room_suspect(&room->lanes[2], 2));
+    room_trust(&room->lanes[0]);
+    assert_true(room_suspect(&room->lanes[2], 2));
+    room_trust(&room->lanes[1]);
+    room_trust(&room->lanes[2]);
+    assert_true(room_suspect(&room->lanes[3], 20));
+    assert_false(room_suspect(&room->lanes[0], 2)); /* not beside that one */
+    assert_int_equal(scope_error(&room->lanes[3].run.scope), MR_OK);
+    room_leave(&room->lanes[3]);
+    room_take(&room->lanes[3]);
+    /* One that only waits for a child makes room, and the child comes back later. */
+    assert_true(room_suspect(&room->lanes[0], 5));
+    room_call_begin(&room->lanes[0]);
+    assert_false(room_suspect(&room->lanes[1], 5));
+    assert_true(room->lanes[0].is_parked);
+    assert_int_equal(scope_error(&room->lanes[0].run.scope), MR_E_STOPPING);
+    room_end(room);
+}
+
+/* All that a suspect does is wait in two calls at once: it makes room too, or its children, which
+ * are suspects themselves, would not run before the calls are out of time. */
+static void suspect_with_two_calls_makes_room(void **state)
+{
+    (void)state;
+    struct room *room = room_new();
+    struct work_lane *parent = &room->lanes[0];
+    parent->run.running[0] = 3;
+    assert_true(room_suspect(parent, 5));
+    room_call_begin(parent);
+    assert_false(room_suspect(&room->lanes[1], 5));
+    assert_false(parent->is_parked); /* the other stage works */
+    room_call_begin(parent);
+    assert_false(room_suspect(&room->lanes[1], 5));
+    assert_true(parent->is_parked);
+    room_end(room);
+}
+
 static void full_process_takes_children_only(void **state)
 {
     (void)state;
@@ -138,6 +184,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(waiting_gives_the_slot_back),
+        cmocka_unit_test(suspects_share_ever_less),
+        cmocka_unit_test(suspect_with_two_calls_makes_room),
         cmocka_unit_test(full_process_takes_children_only),
         cmocka_unit_test(longest_waiting_parents_are_parked),
         cmocka_unit_test(lane_that_works_beside_its_call_is_not_parked),
