@@ -263,7 +263,7 @@ void acceptor_stop(struct acceptor *acceptor)
     poll_set(acceptor->listen, 0);
     for (struct conn *conn = acceptor->conns, *next; conn != NULL; conn = next) {
         next = conn->next;
-        if (conn->state == CONN_RESTING) {
+        if (conn->state == CONN_RESTING && conn_is_idle(conn)) {
             conn_close(conn);
         }
     }
@@ -277,7 +277,7 @@ void acceptor_cut(struct acceptor *acceptor)
             conn_break(conn);
         } else if (conn->state == CONN_HANDLING || conn->state == CONN_STREAMING) {
             scope_cancel(&conn->exchange.scope, MR_E_STOPPING);
-        } else if (conn->state == CONN_LINGERING) {
+        } else if (conn->state == CONN_LINGERING || conn->state == CONN_RESTING) {
             conn_close(conn);
         }
     }

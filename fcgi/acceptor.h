@@ -50,7 +50,8 @@ struct acceptor_setup {
 
 /* MR_E_INTERNAL when the socket cannot be watched or no thread started. */
 struct acceptor *acceptor_open(const struct acceptor_setup *setup, struct error *err);
-/* Accepts no more and closes connections at rest; requests in flight go on. */
+/* Accepts no more and closes connections that are kept for a next request; requests in flight, and
+ * those of which nothing has been read yet, go on. */
 void acceptor_stop(struct acceptor *acceptor);
 /* Cancels handlers with MR_E_STOPPING and breaks off what is being read. */
 void acceptor_cut(struct acceptor *acceptor);

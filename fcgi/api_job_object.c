@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "fcgi/problem.h"
 #include "run/pipeline.h"
+#include "state/durable.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -139,6 +140,22 @@ static void add_stages(struct buf *text, const struct job_view *view,
     buf_add_char(text, '}');
 }
 
+/* Only where the pipeline asks for it and something was written since. */
+static void add_durability(struct buf *text, const struct job_view *view)
+{
+    enum durable_level asked = DURABLE_NONE;
+    struct durable_got got;
+    if (!durable_parse(view->durability, &asked, &got)) {
+        return;
+    }
+    buf_format(text, ",\"durability\":{\"asked\":\"%s\",\"got\":\"%s\"", durable_level_name(asked),
+               durable_level_name(got.level));
+    if (got.why[0] != '\0') {
+        add_text(text, "reason", got.why);
+    }
+    buf_add_char(text, '}');
+}
+
 static void add_links(struct buf *text, const struct job_view *view, const char *prefix)
 {
     /* The prefix is the configuration's, the id hex and hyphens: nothing to escape. */
@@ -176,8 +193,8 @@ static unsigned attempts_of(const struct job_view *view, const char *name)
     return stage != NULL ? stage->attempts : 0;
 }
 
-bool job_object_add(struct buf *text, const struct job_view *view, const struct pipeline *pipeline,
-                    const char *prefix)
+static bool add_object(struct buf *text, const struct job_view *view,
+                       const struct pipeline *pipeline, const char *prefix, bool is_brief)
 {
     const struct job_stage_view *current = job_view_current(view);
     const char *name = named_stage(view, current);
@@ -198,17 +215,31 @@ bool job_object_add(struct buf *text, const struct job_view *view, const struct 
     if (view->next_retry_ms != 0) {
         add_time(text, "next_retry_at", view->next_retry_ms);
     }
-    add_stages(text, view, pipeline);
-    add_raw(text, "result", completed ? view->result : NULL, view->result_len);
+    if (!is_brief) {
+        add_stages(text, view, pipeline);
+        add_raw(text, "result", completed ? view->result : NULL, view->result_len);
+    }
     add_error(text, view);
     buf_format(text,
                ",\"usage\":{\"input_tokens\":%lld,\"output_tokens\":%lld,\"cost\":%lld.%06lld}",
                (long long)view->input_tokens, (long long)view->output_tokens,
                (long long)(view->cost_micros / 1000000), (long long)(view->cost_micros % 1000000));
+    add_durability(text, view);
     bool has_metadata = view->metadata != NULL && *view->metadata != '\0';
     buf_format(text, ",\"metadata\":%s", has_metadata ? view->metadata : "{}");
     add_links(text, view, prefix);
     return buf_add_char(text, '}');
+}
+
+bool job_object_add(struct buf *text, const struct job_view *view, const struct pipeline *pipeline,
+                    const char *prefix)
+{
+    return add_object(text, view, pipeline, prefix, false);
+}
+
+bool job_object_add_brief(struct buf *text, const struct job_view *view, const char *prefix)
+{
+    return add_object(text, view, NULL, prefix, true);
 }
 
 void job_etag(const struct job_view *view, char ret_etag[JOB_ETAG_BYTES])

@@ -9,6 +9,8 @@
  * stored as. `pipeline` gives the stages their order; NULL: as they come. */
 bool job_object_add(struct buf *text, const struct job_view *view, const struct pipeline *pipeline,
                     const char *prefix);
+/* The same without `stages` and `result`, which may be megabytes: an entry of a list. */
+bool job_object_add_brief(struct buf *text, const struct job_view *view, const char *prefix);
 /* The entity tag, quotes included: changes with whatever the object shows. */
 void job_etag(const struct job_view *view, char ret_etag[JOB_ETAG_BYTES]);
 /* Seconds after which asking again makes sense, 1 to 60; 0 when the job has ended for good. */

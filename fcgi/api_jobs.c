@@ -85,14 +85,17 @@ static void answer_submitted(struct front *front, struct exchange *exchange,
 {
     uint64_t wait_ms = 0;
     bool waits = request_prefers_wait(&exchange->request, front->config->limits.wait_max, &wait_ms);
-    bool had_ended = strcmp(submitted->status, "completed") == 0 ||
-                     strcmp(submitted->status, "failed") == 0 ||
-                     strcmp(submitted->status, "cancelled") == 0;
+    bool had_ended = job_status_is_ended(submitted->status);
     if (waits && !had_ended) {
         waits = wait_for_job(front, exchange, id, 0, false, wait_ms);
     }
     struct job_view *view = NULL;
     if (!job_fetch(front, exchange, response, id, JOB_WANT_OUTPUTS, &view)) {
+        if (response->status == 404) { /* a failover between the two calls */
+            problem_make(response, PROBLEM_STORE_UNAVAILABLE, exchange->request.id,
+                         "Redis has forgotten the job that it had just stored: send it again");
+            response_header(response, "Retry-After", "1");
+        }
         return;
     }
     /* A new job is 202 even when it has ended between the two calls: the client did not wait. */

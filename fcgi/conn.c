@@ -189,9 +189,16 @@ static void rest_readable(struct conn *conn, int status)
     }
     poll_set(conn->poll, 0);
     conn->state = CONN_READING;
+    conn->is_fresh = false;
     conn->is_unread = conn->is_half_closed = conn->is_gone = false;
     memset(&conn->exchange, 0, sizeof(conn->exchange));
     hand_to_thread(conn, POOL_READ);
+}
+
+bool conn_is_idle(const struct conn *conn)
+{
+    char byte = 0;
+    return !conn->is_fresh && peek(conn->fd, &byte, 1) == 0;
 }
 
 static void conn_rest(struct conn *conn)
@@ -402,5 +409,6 @@ void conn_open(struct acceptor *acceptor, int fd)
     conn->link = &acceptor->conns;
     acceptor->conns = conn;
     acceptor->conn_count++;
+    conn->is_fresh = true;
     conn_rest(conn);
 }

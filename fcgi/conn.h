@@ -48,6 +48,7 @@ struct conn {
     uint16_t record_id;
     bool is_kept;
     bool is_unread; /* a part of the body was not read */
+    bool is_fresh;  /* accepted, and nothing has come yet */
     struct wait *head_written;
     void (*on_writable)(void *arg);
     void *on_writable_arg;
@@ -69,6 +70,8 @@ struct acceptor {
 /* conn.c. Takes the descriptor of a new connection over. */
 void conn_open(struct acceptor *acceptor, int fd);
 void conn_close(struct conn *conn);
+/* At rest between two requests, with no next one under way. */
+bool conn_is_idle(const struct conn *conn);
 /* Shuts a connection down that a thread may hold; the thread's call ends. */
 void conn_break(struct conn *conn);
 

@@ -38,27 +38,18 @@ bool front_has_store(struct front *front, struct exchange *exchange, struct resp
     if (store_is_up(front->store)) {
         return true;
     }
-    struct error err;
-    error_set(&err, MR_E_STORE, "Redis is away");
-    problem_error(response, exchange->request.id, &err);
+    problem_store(response, exchange->request.id,
+                  outage_of_words(redis_reason(front->redis), OUTAGE_AWAY));
     return false;
 }
 
 bool front_takes_work(struct front *front, struct exchange *exchange, struct response *response)
 {
-    if (front->is_draining) {
-        struct error err;
-        error_set(&err, MR_E_STOPPING, "draining");
-        problem_error(response, exchange->request.id, &err);
-        return false;
-    }
     if (!front_has_store(front, exchange, response)) {
         return false;
     }
     if (!front->has_joined) {
-        problem_make(response, PROBLEM_STORE_UNAVAILABLE, exchange->request.id,
-                     "Redis has not been checked yet");
-        response_header(response, "Retry-After", "2");
+        problem_store(response, exchange->request.id, front->outage);
         return false;
     }
     return true;
@@ -71,9 +62,14 @@ void front_fail(struct exchange *exchange, struct response *response, const stru
         log_error("a request failed", err, "request", exchange->request.id, "target",
                   exchange->request.target, NULL);
     } else if (err->code == MR_E_STORE) {
-        /* The answer says only that Redis is away; why it refused is for the operator. */
-        log_event(LOG_WARN, "a request met Redis's refusal", "request", exchange->request.id,
-                  "error", err->message, NULL);
+        /* Redis's own words are for the operator; the answer has ours. */
+        struct front *front = exchange->data;
+        char times[24];
+        if (log_pace(&front->refusals, times)) {
+            log_event(LOG_WARN, "Redis refused what a request needs", "request",
+                      exchange->request.id, "error", err->message, "detail", err->detail, "times",
+                      times[0] != '\0' ? times : NULL, NULL);
+        }
     }
 }
 
@@ -119,13 +115,12 @@ void front_end_stays(struct front *front)
 
 static void refused(struct exchange *exchange, struct response *response)
 {
-    enum problem problem = exchange->refusal == 413   ? PROBLEM_PAYLOAD_TOO_LARGE
-                           : exchange->refusal == 503 ? PROBLEM_DRAINING
-                                                      : PROBLEM_BAD_JSON;
-    problem_make(response, problem, exchange->request.id, exchange->refusal_text);
     if (exchange->refusal == 503) {
-        response_header(response, "Retry-After", "2");
+        problem_full(response, exchange->request.id, exchange->refusal_text);
+        return;
     }
+    enum problem problem = exchange->refusal == 413 ? PROBLEM_PAYLOAD_TOO_LARGE : PROBLEM_BAD_JSON;
+    problem_make(response, problem, exchange->request.id, exchange->refusal_text);
 }
 
 static bool is_allowed(struct front *front, struct exchange *exchange, struct response *response,
@@ -164,17 +159,23 @@ static void answer(struct front *front, struct exchange *exchange, struct respon
     }
 }
 
-static void log_request(const struct exchange *exchange, int status, uint64_t began_ms)
+static void log_request(struct front *front, const struct exchange *exchange, int status,
+                        uint64_t began_ms)
 {
     if (!log_wants(status >= 500 ? LOG_WARN : LOG_DEBUG)) {
         return;
     }
-    char status_text[12], took[24];
+    /* An outage answers every request with 503: a line for some of them says it. */
+    char status_text[12], took[24], times[24];
+    if (status == 503 && !log_pace(&front->unavailable, times)) {
+        return;
+    }
     snprintf(status_text, sizeof(status_text), "%d", status);
     snprintf(took, sizeof(took), "%llu", (unsigned long long)(clock_now_ms() - began_ms));
     log_event(status >= 500 ? LOG_WARN : LOG_DEBUG, "request", "request", exchange->request.id,
               "method", request_method_name(exchange->request.method), "target",
-              exchange->request.target, "status", status_text, "ms", took, NULL);
+              exchange->request.target, "status", status_text, "ms", took, "times",
+              status == 503 && times[0] != '\0' ? times : NULL, NULL);
 }
 
 static void handle(void *arg)
@@ -193,7 +194,7 @@ static void handle(void *arg)
     atomic_fetch_sub_explicit(&front->page->running, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&front->page->served, 1, memory_order_relaxed);
     if (!exchange->is_answered) {
-        log_request(exchange, response.status, began_ms);
+        log_request(front, exchange, response.status, began_ms);
         scope_enter(NULL);
         exchange_respond(exchange, &response);
     }
@@ -211,9 +212,7 @@ void front_take(void *arg, struct exchange *exchange)
     atomic_fetch_sub_explicit(&front->page->running, 1, memory_order_relaxed);
     struct response response;
     response_init(&response);
-    problem_make(&response, PROBLEM_DRAINING, exchange->request.id,
-                 "more requests are open than limits.fibers_max");
-    response_header(&response, "Retry-After", "2");
+    problem_full(&response, exchange->request.id, "more requests are open than limits.fibers_max");
     exchange_respond(exchange, &response);
     response_done(&response);
 }
@@ -264,6 +263,7 @@ int front_open(struct front *front, const struct front_setup *setup, struct erro
     struct store_config store = {
         .loop = &front->loop,
         .redis = front->redis,
+        .where = setup->redis,
         .prefix = config->redis.prefix,
         .partitions = (uint32_t)config->redis.partitions,
         .max_crashes = (uint32_t)config->max_crashes,

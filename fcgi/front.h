@@ -5,12 +5,14 @@
  * `Prefer: wait`) is a *stay*: a drain ends stays at once and lets the rest finish. */
 #pragma once
 
+#include "base/log.h"
 #include "fcgi/acceptor.h"
 #include "fcgi/front_main.h"
 #include "fcgi/router.h"
 #include "io/redis_sub.h"
 #include "loop/stop.h"
 #include "state/job.h"
+#include "state/outage.h"
 
 #define FRONT_REQUEST_MS 15000u
 #define FRONT_WAITERS    4096u /* requests in `Prefer: wait` at once; further ones do not wait */
@@ -37,6 +39,8 @@ struct front {
     size_t pipeline_count;
     struct wait *reconnected; /* of the front's own fiber */
     bool has_joined;          /* the store was checked and knows our revisions */
+    enum outage outage;       /* why it could not be checked; only while !has_joined */
+    struct log_pace refusals, unavailable, joining;
     bool is_draining;
     size_t streams, waiters;
     uint64_t memory_bytes; /* reserved by handlers for documents */
@@ -60,7 +64,8 @@ void front_release(struct front *front, uint64_t bytes);
 
 /* False when Redis is away; the response is then the problem. */
 bool front_has_store(struct front *front, struct exchange *exchange, struct response *response);
-/* False when new work is not taken (draining, or the store was not checked yet). */
+/* False when new work is not taken: the store was not checked yet. One that drains takes what was
+ * accepted before: after a reload another front serves the socket, and nobody shall notice. */
 bool front_takes_work(struct front *front, struct exchange *exchange, struct response *response);
 /* Makes the problem of an error of the state layer and logs what is our fault. */
 void front_fail(struct exchange *exchange, struct response *response, const struct error *err);

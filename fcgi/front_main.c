@@ -5,9 +5,12 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "fcgi/front.h"
+#include "run/pipeline.h"
+#include "state/durable.h"
 #include <stdio.h>
 #include <string.h>
 
+#define JOIN_FIRST_MS 1000u
 #define JOIN_RETRY_MS 1000u
 #define DRAIN_LOOK_MS 10u
 
@@ -32,19 +35,64 @@ static void on_stop(void *arg, enum stop_kind kind)
     scope_cancel(&front->scope, MR_E_STOPPING);
 }
 
-/* Checks the store and leaves our revisions there, as often as it takes. The front serves all the
- * while: it says 503 to submits. MR_OK, MR_E_STOPPING, or what waiting does not mend. */
+/* Once, at the start, when a pipeline asks for what the server cannot do. */
+static void warn_of_durability(struct front *front)
+{
+    enum durable_level asked = DURABLE_NONE;
+    struct error err = {0};
+    for (size_t i = 0; i < front->pipeline_count; i++) {
+        if ((enum durable_level)front->pipelines[i]->durability == DURABLE_AOF) {
+            asked = DURABLE_AOF;
+        }
+    }
+    if (durable_check(front->store, asked, &err) == MR_E_SCHEMA) {
+        log_event(LOG_WARN, "durability cannot be had", "error", err.message, "hint", err.hint,
+                  NULL);
+    }
+}
+
+/* Checks the store and leaves our revisions there. */
+static int join_once(struct front *front, struct error *err)
+{
+    int rc = store_check(front->store, err);
+    for (const struct pipeline_source *const *source = front->setup->sources;
+         rc == MR_OK && *source != NULL; source++) {
+        rc = revision_put(front->store, (*source)->name, (*source)->revision, (*source)->text,
+                          (*source)->len, err);
+    }
+    front->outage = rc == MR_E_STORE && err != NULL ? outage_of(err) : OUTAGE_AWAY;
+    if (rc == MR_OK) {
+        bool is_first = !front->has_joined;
+        front->has_joined = true;
+        atomic_store(&front->page->ready, 1); /* it takes work from now on */
+        if (is_first) {
+            warn_of_durability(front);
+        }
+    }
+    return rc;
+}
+
+/* Before the socket is served: after a reload the front of before serves meanwhile. Not for long:
+ * without Redis there is still somebody who says so. */
+static void join_first(struct front *front)
+{
+    struct scope scope;
+    scope_init(&scope, &front->scope);
+    scope_set_deadline(&scope, clock_now_ms() + JOIN_FIRST_MS, MR_E_TIMEOUT);
+    scope_enter(&scope);
+    struct error err = {0};
+    join_once(front, &err);
+    scope_enter(&front->scope);
+    scope_done(&scope);
+}
+
+/* The same as often as it takes. The front serves all the while: it says 503 to submits. MR_OK,
+ * MR_E_STOPPING, or what waiting does not mend. */
 static int join(struct front *front, struct error *err)
 {
     for (;;) {
-        int rc = store_check(front->store, err);
-        for (const struct pipeline_source *const *source = front->setup->sources;
-             rc == MR_OK && *source != NULL; source++) {
-            rc = revision_put(front->store, (*source)->name, (*source)->revision, (*source)->text,
-                              (*source)->len, err);
-        }
+        int rc = join_once(front, err);
         if (rc == MR_OK) {
-            front->has_joined = true;
             return MR_OK;
         }
         if (scope_error(&front->scope) != MR_OK) {
@@ -53,7 +101,10 @@ static int join(struct front *front, struct error *err)
         if (rc != MR_E_STORE && rc != MR_E_TIMEOUT) {
             return rc;
         }
-        log_error("waiting for Redis", err, NULL);
+        char times[24];
+        if (log_pace(&front->joining, times)) {
+            log_error("waiting for Redis", err, "times", times[0] != '\0' ? times : NULL, NULL);
+        }
         if (wait_sleep(&front->loop, JOIN_RETRY_MS) != MR_OK) {
             return MR_E_STOPPING;
         }
@@ -114,9 +165,9 @@ static void front_main(void *arg)
     struct front *front = arg;
     struct error err = {0};
     scope_enter(&front->scope);
+    join_first(front);
     int rc = listen_for_requests(front, &err);
     if (rc == MR_OK) {
-        atomic_store(&front->page->ready, 1);
         char count[24];
         snprintf(count, sizeof(count), "%zu", front->pipeline_count);
         log_event(LOG_INFO, "ready", "pipelines", count, NULL);

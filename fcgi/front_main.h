@@ -12,6 +12,7 @@ struct front_setup {
     int lifeline_fd;                              /* -1: none (role front on fd:0) */
     struct page_slot *page;                       /* NULL: none */
     const struct pipeline_source *const *sources; /* NULL-ended */
+    const json_t *plugins;                        /* versions by name; NULL: not known */
 };
 /* Runs until TERM, INT or the master's end; open requests are answered first (drain). The process's
  * exit status. */

@@ -27,18 +27,24 @@ int problem_status(enum problem problem)
     return problems[problem].status;
 }
 
-static void problem_begin(struct buf *text, enum problem problem, const char *request_id,
-                          const char *detail)
+static void problem_begin_titled(struct buf *text, enum problem problem, const char *title,
+                                 const char *request_id, const char *detail)
 {
     buf_init(text, PROBLEM_BYTES);
     buf_format(text, "{\"type\":\"urn:millrace:problem:%s\",\"title\":\"%s\",\"status\":%d,",
-               problems[problem].slug, problems[problem].title, problems[problem].status);
+               problems[problem].slug, title, problems[problem].status);
     buf_add_text(text, "\"detail\":");
     detail = detail != NULL ? detail : "";
     buf_add_json_string(text, detail, strlen(detail));
     buf_add_text(text, ",\"instance\":\"urn:millrace:request:");
     buf_add_text(text, request_id);
     buf_add_char(text, '"');
+}
+
+static void problem_begin(struct buf *text, enum problem problem, const char *request_id,
+                          const char *detail)
+{
+    problem_begin_titled(text, problem, problems[problem].title, request_id, detail);
 }
 
 static void problem_end(struct response *response, enum problem problem, struct buf *text)
@@ -58,6 +64,33 @@ void problem_make(struct response *response, enum problem problem, const char *r
     struct buf text;
     problem_begin(&text, problem, request_id, detail);
     problem_end(response, problem, &text);
+}
+
+static void problem_titled(struct response *response, enum problem problem, const char *title,
+                           const char *request_id, const char *detail)
+{
+    struct buf text;
+    problem_begin_titled(&text, problem, title, request_id, detail);
+    problem_end(response, problem, &text);
+}
+
+void problem_store(struct response *response, const char *request_id, enum outage outage)
+{
+    char detail[256];
+    /* Only an answer says that nothing was done. */
+    snprintf(detail, sizeof(detail), "%s; %s", outage_sentence(outage),
+             outage == OUTAGE_AWAY ? "the request was not carried out, or its outcome is not "
+                                     "known: send it again"
+                                   : "nothing was stored: send it again later");
+    problem_titled(response, PROBLEM_STORE_UNAVAILABLE, outage_title(outage), request_id, detail);
+    response_header(response, "Retry-After", outage == OUTAGE_AWAY ? "2" : "5");
+}
+
+void problem_full(struct response *response, const char *request_id, const char *detail)
+{
+    problem_titled(response, PROBLEM_DRAINING, "This process is at one of its limits", request_id,
+                   detail);
+    response_header(response, "Retry-After", "2");
 }
 
 void problem_format(struct response *response, enum problem problem, const char *request_id,
@@ -102,11 +135,12 @@ void problem_report(struct response *response, const char *request_id, const str
     problem_end(response, PROBLEM_VALIDATION, &text);
 }
 
-void problem_with(struct response *response, enum problem problem, const char *request_id,
-                  const char *detail, const char *member, const json_t *value)
+void problem_with(struct response *response, enum problem problem, const char *title,
+                  const char *request_id, const char *detail, const char *member,
+                  const json_t *value)
 {
     struct buf text;
-    problem_begin(&text, problem, request_id, detail);
+    problem_begin_titled(&text, problem, title, request_id, detail);
     buf_format(&text, ",\"%s\":", member);
     json_print_to(value, &text);
     problem_end(response, problem, &text);
@@ -119,9 +153,7 @@ void problem_error(struct response *response, const char *request_id, const stru
     case MR_E_TIMEOUT:
     case MR_E_CONNECT:
     case MR_E_RESET:
-        problem_make(response, PROBLEM_STORE_UNAVAILABLE, request_id,
-                     "the request was not carried out, or its outcome is not known: send it again");
-        response_header(response, "Retry-After", "2");
+        problem_store(response, request_id, err->code == MR_E_STORE ? outage_of(err) : OUTAGE_AWAY);
         break;
     case MR_E_STOPPING:
     case MR_E_CANCELLED:

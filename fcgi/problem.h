@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "fcgi/response.h"
+#include "state/outage.h"
 
 /* name, slug, status, title */
 #define PROBLEMS(X)                                                                                \
@@ -27,7 +28,7 @@
     X(RATE_LIMITED, "rate-limited", 429, "Too many requests")                                      \
     X(QUEUE_FULL, "queue-full", 429, "The queue is full")                                          \
     X(TOO_MANY_STREAMS, "too-many-streams", 429, "Too many event streams are open")                \
-    X(DRAINING, "draining", 503, "The service is stopping or full")                                \
+    X(DRAINING, "draining", 503, "The service is stopping")                                        \
     X(STORE_UNAVAILABLE, "store-unavailable", 503, "Redis cannot be reached")                      \
     X(EXPIRED, "expired", 410, "What was asked for has expired")                                   \
     X(INTERNAL, "internal", 500, "Something went wrong here")
@@ -46,14 +47,21 @@ void problem_make(struct response *response, enum problem problem, const char *r
                   const char *detail);
 void problem_format(struct response *response, enum problem problem, const char *request_id,
                     const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* The list of slugs is closed (docs/http-api.md), and one of them may stand for several troubles:
+ * then the title tells them apart. */
+/* 503 `store-unavailable` with title and detail of the outage, and Retry-After. */
+void problem_store(struct response *response, const char *request_id, enum outage outage);
+/* 503 `draining`, titled as full, and Retry-After: a limit of this process is reached. */
+void problem_full(struct response *response, const char *request_id, const char *detail);
 /* A `validation` problem with one entry of `errors` for each error of the report, whose `where` is
  * a JSON Pointer. */
 void problem_report(struct response *response, const char *request_id, const struct report *report);
-/* With one more member at the end (a JSON value, borrowed). */
-void problem_with(struct response *response, enum problem problem, const char *request_id,
-                  const char *detail, const char *member, const json_t *value);
-/* The problem for an error record of the state layer: MR_E_STORE is store-unavailable,
- * MR_E_STOPPING draining, anything else internal; adds Retry-After to the 503s. */
+/* With a title of its own and one more member at the end (a JSON value, borrowed). */
+void problem_with(struct response *response, enum problem problem, const char *title,
+                  const char *request_id, const char *detail, const char *member,
+                  const json_t *value);
+/* The problem for an error record of the state layer: MR_E_STORE is problem_store, MR_E_STOPPING
+ * draining, anything else internal; adds Retry-After to the 503s. */
 void problem_error(struct response *response, const char *request_id, const struct error *err);
 /* The 424 of a job that failed: `code` is the job's error code, and stands in the document. */
 void problem_failed_job(struct response *response, const char *request_id, const char *code,

@@ -4,6 +4,7 @@
 #include "base/limits.h"
 #include "base/unit.h"
 #include "fcgi/problem.h"
+#include "fcgi/shape.h"
 #include "loop/offload.h"
 #include "run/pipeline.h"
 #include <stdio.h>
@@ -37,7 +38,8 @@ static void read_duration(const json_t *value, const char *pointer, uint64_t *re
     }
 }
 
-static void read_run_at(const json_t *value, uint64_t *ret_delay_ms, struct report *report)
+/* An instant, as it is: when it has come is for Redis's clock to say, not for this host's. */
+static void read_run_at(const json_t *value, uint64_t *ret_at_ms, struct report *report)
 {
     int64_t at_ms = json_is_string(value) ? clock_parse(json_string_value(value)) : -1;
     uint64_t now_ms = clock_wall_ms();
@@ -47,7 +49,7 @@ static void read_run_at(const json_t *value, uint64_t *ret_delay_ms, struct repo
     } else if ((uint64_t)at_ms > now_ms + year_ms) {
         report_add(report, NULL, "/run_at", "must be within 366 days");
     } else {
-        *ret_delay_ms = (uint64_t)at_ms > now_ms ? (uint64_t)at_ms - now_ms : 0;
+        *ret_at_ms = at_ms > 0 ? (uint64_t)at_ms : 1;
     }
 }
 
@@ -80,29 +82,6 @@ static void read_metadata(const json_t *value, struct submission *ret, struct re
 static const char *const members[] = {"pipeline", "input",    "priority", "delay", "run_at",
                                       "deadline", "metadata", "fresh",    NULL};
 
-static void check_members(const json_t *body, struct report *report)
-{
-    const char *name = NULL;
-    json_t *value = NULL;
-    json_object_foreach ((json_t *)(uintptr_t)body, name, value) {
-        bool known = false;
-        for (size_t i = 0; members[i] != NULL && !known; i++) {
-            known = strcmp(members[i], name) == 0;
-        }
-        if (known) {
-            continue;
-        }
-        buf_auto struct buf pointer;
-        buf_init(&pointer, LIMIT_BODY_BYTES);
-        json_pointer_push(&pointer, name);
-        struct error *err = report_add(report, NULL, buf_text(&pointer), "is not a known member");
-        const char *near = error_nearest(name, members);
-        if (near != NULL) {
-            error_hint(err, "did you mean \"%s\"?", near);
-        }
-    }
-}
-
 static void read_options(const json_t *body, struct submission *ret, struct report *report)
 {
     const json_t *value = NULL;
@@ -122,7 +101,7 @@ static void read_options(const json_t *body, struct submission *ret, struct repo
     } else if (delay != NULL) {
         read_duration(delay, "/delay", &ret->delay_ms, report);
     } else if (run_at != NULL) {
-        read_run_at(run_at, &ret->delay_ms, report);
+        read_run_at(run_at, &ret->run_at_ms, report);
     }
     if ((value = json_object_get(body, "deadline")) != NULL) {
         size_t before = report_errors(report);
@@ -162,7 +141,7 @@ enum submission_fault submission_read(const struct front *front, const json_t *b
     if (!json_is_object(input)) {
         report_add(report, NULL, "/input", input != NULL ? "must be an object" : "is missing");
     }
-    check_members(body, report);
+    shape_members(body, members, report);
     read_options(body, ret, report);
     if (report_errors(report) > 0) {
         return SUBMISSION_SHAPE;
@@ -231,6 +210,7 @@ int submission_send(struct front *front, struct submission *submission, struct j
 {
     struct enqueue *job = &submission->job;
     job->delay_ms = submission->delay_ms;
+    job->run_at_ms = submission->run_at_ms;
     job->ttl_ms = submission->ttl_ms;
     job->prio = queue_class_find(submission->priority);
     job->metadata = submission->metadata;
@@ -278,8 +258,7 @@ json_t *submission_body(struct front *front, struct exchange *exchange, struct r
     size_t len = request->body.len;
     uint64_t reserved = (uint64_t)len * FRONT_TREE_COST;
     if (!front_reserve(front, reserved)) {
-        problem_make(response, PROBLEM_DRAINING, request->id, "limits.memory is reached");
-        response_header(response, "Retry-After", "2");
+        problem_full(response, request->id, "limits.memory is reached");
         return NULL;
     }
     struct reading job = {.text = buf_text(&request->body),

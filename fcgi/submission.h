@@ -9,10 +9,10 @@
 #include "fcgi/front.h"
 
 struct submission {
-    struct pipeline *pipeline; /* borrowed */
-    json_t *input;             /* a reference */
-    const char *priority;      /* "high", "normal", "low" */
-    uint64_t delay_ms, ttl_ms;
+    struct pipeline *pipeline;            /* borrowed */
+    json_t *input;                        /* a reference */
+    const char *priority;                 /* "high", "normal", "low" */
+    uint64_t delay_ms, run_at_ms, ttl_ms; /* 0: none */
     bool is_fresh;
     char *metadata;                   /* JSON text or NULL */
     const struct config_token *token; /* who asks; set by the caller */

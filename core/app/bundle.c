@@ -1,6 +1,6 @@
-/* See bundle.h. On the memfd the bundle is one JSON array of objects with the members of struct
- * pipeline_source; its text is a string in it, so that its bytes, and with them the revision, stay
- * what they were. */
+/* See bundle.h. On the memfd the bundle is one JSON object: `config`, and `pipelines`, an array of
+ * objects with the members of struct pipeline_source; a pipeline's text is a string in it, so that
+ * its bytes, and with them the revision, stay what they were. */
 #include "app/bundle.h"
 
 #include "base/limits.h"
@@ -43,13 +43,15 @@ int bundle_file(int *ret_fd, struct error *err)
 
 int bundle_write(const struct bundle *bundle, int fd, struct error *err)
 {
-    json_hold json_t *all = json_array();
+    json_t *list = json_array();
+    json_hold json_t *all = json_pack("{s:O*, s:O*, s:o}", "config", bundle->config, "plugins",
+                                      bundle->plugins, "pipelines", list);
     for (size_t i = 0; i < bundle->count; i++) {
         const struct pipeline_source *source = bundle->sources[i];
         json_t *item =
             json_pack("{s:s, s:s, s:s, s:s%}", "name", source->name, "file", source->file, "dir",
                       source->dir, "text", source->text, source->len);
-        if (!item || json_array_append_new(all, item) != 0)
+        if (!item || json_array_append_new(list, item) != 0)
             return error_set(err, MR_E_INTERNAL, "pipeline %s cannot be handed over: not UTF-8",
                              source->name);
     }
@@ -101,13 +103,16 @@ int bundle_load(int fd, struct bundle *ret_bundle, struct error *err)
     if (rc != MR_OK)
         return rc;
     json_hold json_t *all = json_read(text, len, 0, err);
-    if (!json_is_array(all))
+    const json_t *list = json_object_get(all, "pipelines");
+    if (!json_is_array(list))
         return error_set(err, MR_E_INTERNAL, "descriptor %d does not hold the pipelines", fd);
-    struct bundle bundle = {.sources =
-                                mem_zalloc((json_array_size(all) + 1) * sizeof *bundle.sources)};
+    struct bundle bundle = {.config = json_incref(json_object_get(all, "config")),
+                            .plugins = json_incref(json_object_get(all, "plugins")),
+                            .sources =
+                                mem_zalloc((json_array_size(list) + 1) * sizeof *bundle.sources)};
     size_t i;
     json_t *item;
-    json_array_foreach (all, i, item) {
+    json_array_foreach (list, i, item) {
         json_t *body = json_object_get(item, "text");
         bundle.sources[bundle.count++] = pipeline_source_new(
             json_text_or(item, "name", ""), json_text_or(item, "file", ""),
@@ -122,6 +127,8 @@ void bundle_done(struct bundle *bundle)
     for (size_t i = 0; i < bundle->count; i++)
         pipeline_source_free(bundle->sources[i]);
     free(bundle->sources);
+    json_decref(bundle->config);
+    json_decref(bundle->plugins);
     *bundle = (struct bundle){0};
 }
 

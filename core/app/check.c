@@ -3,12 +3,14 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct check_names {
     const struct config *config;
     struct pipeline_source *const *sources;
     size_t count;
-    bool serves; /* a queue of some stage */
+    bool serves;      /* a queue of some stage */
+    json_t *versions; /* of plugins, filled; NULL: not asked for */
 };
 
 static bool check_has_pipeline(void *arg, const char *name)
@@ -58,8 +60,13 @@ static void check_all(struct check_names *names, check_note *note, void *arg, st
             note(arg, "checking pipeline", names->sources[i]->name);
         }
         struct pipeline *pipeline = pipeline_build(names->sources[i], &setup, report);
-        for (uint32_t k = 0; pipeline && k < pipeline->stage_count; k++)
-            names->serves = names->serves || config_serves(config, pipeline->stages[k].queue);
+        for (uint32_t k = 0; pipeline && k < pipeline->stage_count; k++) {
+            const struct stage *stage = &pipeline->stages[k];
+            names->serves = names->serves || config_serves(config, stage->queue);
+            if (names->versions && stage->plugin)
+                json_object_set_new(names->versions, stage->plugin_name,
+                                    json_string(stage->plugin->about.version));
+        }
         pipeline_unref(pipeline);
     }
     plugin_registry_free(plugins);
@@ -74,13 +81,16 @@ bool check_sources(const struct config *config, struct pipeline_source *const *s
     return report_errors(report) == before;
 }
 
-bool check_bundle(const struct config *config, const struct bundle *bundle, check_note *note,
-                  void *arg, struct report *report)
+bool check_bundle(const struct config *config, struct bundle *bundle, check_note *note, void *arg,
+                  struct report *report)
 {
     size_t before = report_errors(report);
+    json_decref(bundle->plugins);
+    bundle->plugins = json_object();
     struct check_names names = {.config = config,
                                 .sources = bundle->sources,
                                 .count = bundle->count,
+                                .versions = bundle->plugins,
                                 .serves =
                                     config_serves(config, "default")}; /* follow-ups run there */
     check_all(&names, note, arg, report);
@@ -110,5 +120,17 @@ void check_print(const struct report *report, bool quiet)
                 warning ? "warning: " : "", item->message);
         if (item->hint[0])
             fprintf(stderr, "    hint: %s\n", item->hint);
+    }
+}
+
+void check_write(const struct report *report, int fd)
+{
+    if (ftruncate(fd, 0) != 0 || lseek(fd, 0, SEEK_SET) != 0)
+        return;
+    for (size_t i = 0; i < report->count; i++) {
+        const struct error *item = &report->items[i];
+        if (item->code != MR_OK)
+            dprintf(fd, "%s%s%s%s%s%s\n", item->where, item->where[0] ? ": " : "", item->message,
+                    item->hint[0] ? " (" : "", item->hint, item->hint[0] ? ")" : "");
     }
 }

@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 static const struct cli_verb *const verbs[] = {
-    &cli_check, &cli_run, &cli_plugins, &cli_submit, &cli_status, &cli_watch, &cli_cancel, &cli_id,
+    &cli_check, &cli_run,    &cli_plugins, &cli_submit, &cli_status,
+    &cli_watch, &cli_cancel, &cli_retry,   &cli_dead,   &cli_queues,
+    &cli_pause, &cli_resume, &cli_why,     &cli_fsck,   &cli_id,
 };
 enum { VERB_COUNT = sizeof(verbs) / sizeof(verbs[0]) };
 

@@ -65,3 +65,5 @@ int cli_main(int argc, char **argv);
 
 extern const struct cli_verb cli_check, cli_run, cli_plugins, cli_id;
 extern const struct cli_verb cli_submit, cli_status, cli_watch, cli_cancel;
+extern const struct cli_verb cli_fsck, cli_why;
+extern const struct cli_verb cli_retry, cli_dead, cli_queues, cli_pause, cli_resume;

@@ -6,6 +6,7 @@
 #include "app/online.h"
 #include "base/clock.h"
 #include "base/unit.h"
+#include "state/durable.h"
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -50,6 +51,33 @@ static const char *jobs_state(const struct job_stage_view *stage)
                                  : "open";
 }
 
+/* {"asked", "got", "reason"}, or null when its pipeline asks for nothing. */
+static json_t *jobs_durability(const struct job_view *view)
+{
+    enum durable_level asked = DURABLE_NONE;
+    struct durable_got got;
+    if (!durable_parse(view->durability, &asked, &got))
+        return json_null();
+    json_t *value = json_pack("{s:s, s:s}", "asked", durable_level_name(asked), "got",
+                              durable_level_name(got.level));
+    if (got.why[0])
+        json_object_set_new(value, "reason", json_string(got.why));
+    return value;
+}
+
+static void jobs_print_durability(const struct job_view *view)
+{
+    enum durable_level asked = DURABLE_NONE;
+    struct durable_got got;
+    if (!durable_parse(view->durability, &asked, &got))
+        return;
+    if (got.level == asked)
+        printf("  durable  %s\n", durable_level_name(asked));
+    else
+        printf("  durable  %s instead of %s: %s\n", durable_level_name(got.level),
+               durable_level_name(asked), got.why);
+}
+
 /* The job as an object of its own shape, short: what a person asks for on a terminal. */
 static json_t *jobs_object(const struct job_view *view)
 {
@@ -64,12 +92,13 @@ static json_t *jobs_object(const struct job_view *view)
                                           jobs_time(stage->started_ms), "finished_at",
                                           jobs_time(stage->finished_ms)));
     }
-    return json_pack("{s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "id", view->id,
+    return json_pack("{s:s, s:s, s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "id", view->id,
                      "pipeline", view->pipeline, "status", view->status, "progress",
                      (int)view->progress, "created_at", jobs_time(view->created_ms), "started_at",
                      jobs_time(view->started_ms), "finished_at", jobs_time(view->finished_ms),
                      "stages", stages, "result", jobs_json_or_null(view->result, view->result_len),
-                     "error", jobs_json_or_null(view->error, view->error_len));
+                     "error", jobs_json_or_null(view->error, view->error_len), "durability",
+                     jobs_durability(view));
 }
 
 static void jobs_print_text(const struct job_view *view)
@@ -84,6 +113,7 @@ static void jobs_print_text(const struct job_view *view)
         printf("  started  %s\n", started);
     if (view->finished_ms)
         printf("  finished %s\n", finished);
+    jobs_print_durability(view);
     for (uint32_t i = 0; i < view->stage_count; i++) {
         const struct job_stage_view *stage = &view->stages[i];
         const char *state = jobs_state(stage);

@@ -442,7 +442,12 @@ char *config_find(const char *given)
     return NULL;
 }
 
-struct config *config_load(const char *file, struct report *report)
+json_t *config_read(const char *file, struct report *report)
+{
+    return config_file_read(file, config_kind, report);
+}
+
+struct config *config_make(const char *file, const json_t *root, struct report *report)
 {
     size_t before = report_errors(report);
     struct config *config = mem_zalloc(sizeof(*config));
@@ -457,16 +462,19 @@ struct config *config_load(const char *file, struct report *report)
     if (file != NULL)
         config->file = arena_ndup(&config->arena, full, strlen(full));
     struct load load = {config, report, file != NULL ? file : "configuration"};
-    json_t *root = config_file_read(file, config_kind, report);
-    if (root != NULL)
-        read_all(&load, root);
-    json_decref(root);
+    read_all(&load, root);
     if (report_errors(report) == before && config_check_redis(config, report)) {
         config_warn_pending(config, report);
         return config;
     }
     config_free(config);
     return NULL;
+}
+
+struct config *config_load(const char *file, struct report *report)
+{
+    json_hold json_t *root = config_read(file, report);
+    return root != NULL ? config_make(file, root, report) : NULL;
 }
 
 void config_free(struct config *config)

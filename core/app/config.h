@@ -19,8 +19,9 @@ struct config_redis {
     const char *url;
     int64_t partitions;
     const char *prefix;
-    const char *user;     /* NULL: none, or in the url */
-    const char *password; /* secret; NULL: none, or in the url */
+    const char *user;              /* NULL: none, or in the url */
+    const char *password;          /* secret; NULL: none, or in the url */
+    const char *sentinel_password; /* secret; NULL: the sentinels want none */
 };
 
 /* What a million tokens cost, for `usage.cost`. */
@@ -117,6 +118,11 @@ char *config_find(const char *given);
 /* Loads `file` (NULL: defaults and environment). NULL when an error was reported; warnings alone
  * give a configuration. Reads files, touches nothing else. */
 struct config *config_load(const char *file, struct report *report);
+/* The two halves of a load, for a master that hands what was checked to its children: the text, as
+ * one JSON object with includes, variables and environment in it (new reference; it holds secrets;
+ * NULL when something was reported), and the configuration of that, read from nowhere else. */
+json_t *config_read(const char *file, struct report *report);
+struct config *config_make(const char *file, const json_t *root, struct report *report);
 void config_free(struct config *config);
 
 /* Where Redis is: redis.url with redis.user and redis.password over what stands in it.

@@ -141,11 +141,12 @@ json_t *config_describe(const struct config *config)
     json_object_set_new(all, "listen", text(config->listen));
     json_object_set_new(all, "listen_mode", json_string(mode));
     json_object_set_new(all, "listen_trusted", json_boolean(config->listen_trusted));
-    json_object_set_new(all, "redis",
-                        json_pack("{s:o, s:I, s:s, s:o, s:o}", "url", address(config->redis.url),
-                                  "partitions", (json_int_t)config->redis.partitions, "prefix",
-                                  config->redis.prefix, "user", text(config->redis.user),
-                                  "password", secret(config->redis.password)));
+    json_object_set_new(
+        all, "redis",
+        json_pack("{s:o, s:I, s:s, s:o, s:o, s:o}", "url", address(config->redis.url), "partitions",
+                  (json_int_t)config->redis.partitions, "prefix", config->redis.prefix, "user",
+                  text(config->redis.user), "password", secret(config->redis.password),
+                  "sentinel_password", secret(config->redis.sentinel_password)));
     json_object_set_new(all, "pipelines", words(config->pipelines));
     json_object_set_new(all, "plugins", words(config->plugins));
     json_object_set_new(all, "workers", json_integer(config->workers));

@@ -20,6 +20,7 @@ int config_redis(const struct config *config, struct redis_config *ret_redis, st
         return rc;
     replace(&ret_redis->user, config->redis.user);
     replace(&ret_redis->password, config->redis.password);
+    replace(&ret_redis->sentinel_password, config->redis.sentinel_password);
     return MR_OK;
 }
 

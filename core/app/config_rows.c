@@ -59,12 +59,15 @@ const struct option_rows config_rows = ROWS(top);
 #define F struct config_redis
 static const struct mr_option redis[] = {
     MR_OPT_TEXT(F, url, "url", "redis://127.0.0.1:6379/0", MR_SECRET,
-                "redis://[user:password@]host[:port][/db] or unix:/path[?db=N]."),
+                "redis://[user:password@]host[:port][/db], unix:/path[?db=N] or "
+                "sentinel://[user:password@]host[:port],.../MASTERNAME[/db]."),
     MR_OPT_INT(F, partitions, "partitions", "1", 1, STORE_PARTITIONS_MAX, 0,
                "Hash tags that jobs are spread over."),
     MR_OPT_TEXT(F, prefix, "prefix", "mr", 0, "What all keys and channels begin with."),
     MR_OPT_TEXT(F, user, "user", NULL, 0, "User, instead of one in the url."),
     MR_OPT_TEXT(F, password, "password", NULL, MR_SECRET, "Password, instead of one in the url."),
+    MR_OPT_TEXT(F, sentinel_password, "sentinel_password", NULL, MR_SECRET,
+                "Password of the sentinels themselves."),
 };
 #undef F
 const struct option_rows config_redis_rows = ROWS(redis);

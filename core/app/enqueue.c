@@ -2,6 +2,7 @@
 #include "app/enqueue.h"
 
 #include "base/limits.h"
+#include "state/durable.h"
 #include "work/submit.h"
 #include <stdio.h>
 #include <string.h>
@@ -43,6 +44,7 @@ int enqueue_send(struct store *store, const struct enqueue *job, struct job_subm
                                 .input_len = job->canonical.len,
                                 .req = req,
                                 .delay_ms = job->delay_ms,
+                                .run_at_ms = job->run_at_ms,
                                 .prio = job->prio,
                                 .metadata = job->metadata,
                                 .owner = job->owner,
@@ -52,5 +54,8 @@ int enqueue_send(struct store *store, const struct enqueue *job, struct job_subm
     submit_fill(&submit, pipeline, 0, after, &first);
     if (job->ttl_ms) /* a client's own deadline stands instead of the pipeline's */
         submit.ttl_ms = job->ttl_ms;
-    return job_submit(store, &submit, ret, err);
+    int rc = job_submit(store, &submit, ret, err);
+    if (rc == MR_OK && ret->outcome != JOB_CONFLICT && ret->outcome != JOB_FULL)
+        durable_submitted(store, job->id, (enum durable_level)pipeline->durability);
+    return rc;
 }

@@ -11,6 +11,7 @@ struct enqueue {
     struct buf canonical;                      /* the input as it is stored; enqueue_init */
     enum queue_class prio;                     /* high, normal or low */
     uint64_t delay_ms, ttl_ms;                 /* 0: none; ttl: else the pipeline's deadline */
+    uint64_t run_at_ms;                        /* see struct job_submit */
     const char *metadata;                      /* JSON object or NULL */
     const char *owner;                         /* token's name or NULL */
     uint64_t queue_max;
@@ -22,6 +23,7 @@ void enqueue_done(struct enqueue *job);
  * within LIMIT_JOB_BYTES, or `ns` is no UUID. */
 int enqueue_prepare(struct enqueue *job, const char *ns, const char *key, const json_t *input,
                     struct error *err);
-/* Stores it; errors and outcomes of job_submit. */
+/* Stores it, and waits until it is as safe as its pipeline's `durability` asks (the job says
+ * whether it is: durable.h); errors and outcomes of job_submit. */
 MR_SUSPENDS int enqueue_send(struct store *store, const struct enqueue *job,
                              struct job_submitted *ret, struct error *err);

@@ -1,17 +1,22 @@
-/* See supervisor.h. One poll(2) over a signalfd; all state is the table of children. Signals are
- * blocked from the start, so that none is handled between two instructions: what happened is read
- * from the signalfd, in order.
+/* See supervisor.h. One poll(2) over a signalfd; all state is the list of generations and the
+ * reload in progress. Signals are blocked from the start, so that none is handled between two
+ * instructions: what happened is read from the signalfd, in order.
  *
  * - TERM, QUIT: stop. Children get TERM and drain; who has not ended `drain` and five seconds later
  *   gets KILL.
  * - INT: stop fast. Children get INT.
+ * - HUP, USR2: reload. A child checks the new configuration and writes its bundle; then a second
+ *   generation is started beside the first one. When all of it serves, the first one drains; when a
+ *   child of it dies or it is not ready in time, it is the second one that ends. A signal that
+ *   comes meanwhile is remembered: one more reload follows.
  * - USR1: reopen log files, in the children too.
  * - CHLD: reap, charge, start again. */
 #include "app/supervisor.h"
 
+#include "app/bundle.h"
+#include "app/generation.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "work/page.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -22,146 +27,195 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SUPERVISOR_WINDOW_MS   10000u /* five deaths in this time: backoff */
-#define SUPERVISOR_DEATHS      5u
-#define SUPERVISOR_BACKOFF_MS  500u /* first pause; doubles */
-#define SUPERVISOR_BACKOFF_MAX 30000u
-#define SUPERVISOR_GRACE_MS    5000u /* beyond `drain`, before KILL */
-
-struct supervisor_child {
-    struct child given;
-    pid_t pid;                          /* 0: not running */
-    uint64_t start_at_ms;               /* when to start it, if not running; 0: never */
-    uint64_t deaths[SUPERVISOR_DEATHS]; /* times of the last ones */
-    uint32_t backoff_ms;
-};
+#define SUPERVISOR_READY_MS 30000u /* for a new generation to serve */
+#define SUPERVISOR_LOOK_MS  20     /* between looks at one that is starting */
 
 struct supervisor {
     const struct supervisor_setup *setup;
-    struct page *page;
-    int page_fd, lifeline[2], signals;
-    struct supervisor_child children[PAGE_SLOTS];
+    struct generation_setup given;
+    char node[128];
+    int lifeline[2], signals;
+    struct generation *generations[2]; /* the one that is starting or serving, then an ending one */
     size_t count;
+    pid_t check; /* of a reload, 0: none */
+    int check_fd;
+    bool is_wanted;      /* a reload, as soon as it can be */
+    bool is_settling;    /* a new generation serves, the old one has been told to end */
+    uint64_t give_up_ms; /* on the newest generation, when it is starting */
     bool stopping;
-    uint64_t kill_at_ms;
 };
 
-static void supervisor_start(struct supervisor *sup, struct supervisor_child *child)
+static void supervisor_mark(const struct supervisor *sup, bool busy[PAGE_SLOTS])
 {
-    struct page_slot *slot = &sup->page->slots[child->given.slot];
-    slot->ready = slot->draining = 0;
-    slot->running = slot->served = 0;
-    memset(&slot->mark, 0, sizeof slot->mark);
-    memset(slot->instance, 0, sizeof slot->instance);
-    memset(slot->name, 0, sizeof slot->name);
+    for (size_t i = 0; i < sup->count; i++)
+        generation_mark(sup->generations[i], busy);
+}
+
+/* Makes a generation the newest one. The descriptor passes. */
+static int supervisor_add(struct supervisor *sup, int bundle_fd, enum generation_state state,
+                          struct error *err)
+{
+    bool busy[PAGE_SLOTS] = {false};
+    supervisor_mark(sup, busy);
+    struct generation *generation = NULL;
+    int rc = generation_new(&sup->given, bundle_fd, state, busy, &generation, err);
+    if (rc != MR_OK)
+        return rc;
+    memmove(&sup->generations[1], &sup->generations[0], sup->count * sizeof sup->generations[0]);
+    sup->generations[0] = generation;
+    sup->count++;
+    return MR_OK;
+}
+
+static bool supervisor_is_starting(const struct supervisor *sup)
+{
+    return sup->count > 0 && generation_state(sup->generations[0]) == GENERATION_STARTING;
+}
+
+/* ---- Reload ---- */
+
+static const char *supervisor_or(const char *text)
+{
+    return text ? text : "";
+}
+
+/* Settings that are the master's own, and those it cannot change while it runs. */
+static void supervisor_adopt(const struct supervisor *sup, const struct config *config)
+{
+    const struct config *first = sup->setup->config;
+    const struct {
+        const char *name;
+        bool differs;
+    } fixed[] = {
+        {"listen", strcmp(config->listen, first->listen) != 0},
+        {"role", config->role != first->role},
+        {"user", strcmp(supervisor_or(config->user), supervisor_or(first->user)) != 0},
+        {"group", strcmp(supervisor_or(config->group), supervisor_or(first->group)) != 0},
+        {"pid_file", strcmp(supervisor_or(config->pid_file), supervisor_or(first->pid_file)) != 0},
+    };
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
+        if (fixed[i].differs)
+            log_event(LOG_WARN, "a setting changes at the next start, not at a reload", "setting",
+                      fixed[i].name, NULL);
     struct error err = {0};
-    child->start_at_ms = 0;
-    if (child_spawn(&child->given, sup->setup->file, &child->pid, &err) != MR_OK) {
-        log_error("cannot start a child", &err, NULL);
-        child->pid = 0;
-        child->start_at_ms = clock_now_ms() + SUPERVISOR_BACKOFF_MAX;
-    }
+    if (log_open(config->log_file, config->log_format, config->log_level, "master", &err) != MR_OK)
+        log_error("the new log cannot be opened", &err, NULL);
 }
 
-/* Whether a death by this signal is the doing of what ran: not KILL (the kernel's or an operator's)
- * and not the signals that ask for a stop. 0, an exit: while a stage ran it was the stage's. */
-static bool supervisor_is_crash(int sig)
+/* Begins a wanted reload, unless the one before is not over: its check, in a child. */
+static void supervisor_reload(struct supervisor *sup)
 {
-    return sig == 0 || sig == SIGSEGV || sig == SIGBUS || sig == SIGFPE || sig == SIGILL ||
-           sig == SIGABRT || sig == SIGTRAP || sig == SIGSYS;
-}
-
-/* Leaves on the page what the next child of the slot needs: who died, and whom to charge. */
-static void supervisor_charge(struct supervisor *sup, struct supervisor_child *child, int status)
-{
-    struct page_slot *slot = &sup->page->slots[child->given.slot];
-    char title[32], how[48];
-    child_title(&child->given, title);
-    int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    if (sig)
-        snprintf(how, sizeof how, "killed by SIG%s", sigabbrev_np(sig) ? sigabbrev_np(sig) : "?");
-    else
-        snprintf(how, sizeof how, "ended with status %d", WEXITSTATUS(status));
-    bool charged = false;
-    /* One that dies before it is registered leaves what stands there: the next one is to take over
-     * from the one before. */
-    if (slot->instance[0]) {
-        slot->culprit_job[0] = slot->culprit_stage[0] = slot->culprit_plugin[0] = '\0';
-        slot->reaped_signal = sig;
-        memcpy(slot->reaped, slot->instance, sizeof slot->reaped);
-        memcpy(slot->reaped_name, slot->name, sizeof slot->reaped_name);
-        charged =
-            supervisor_is_crash(sig) && watchdog_read(&slot->mark, slot->culprit_job,
-                                                      slot->culprit_stage, slot->culprit_plugin);
-        if (!charged)
-            slot->culprit_job[0] = '\0';
-    }
-    log_event(sup->stopping && !sig ? LOG_INFO : LOG_WARN,
-              sup->stopping && !sig ? "child ended" : "child died", "child", title, "how", how,
-              "charged_job", charged ? slot->culprit_job : NULL, "stage",
-              charged ? slot->culprit_stage : NULL, "plugin", charged ? slot->culprit_plugin : NULL,
-              NULL);
-}
-
-/* When a child that died is to be started again. */
-static void supervisor_schedule(struct supervisor *sup, struct supervisor_child *child)
-{
-    uint64_t now = clock_now_ms();
-    bool was_ready = sup->page->slots[child->given.slot].ready != 0;
-    memmove(&child->deaths[1], &child->deaths[0], sizeof child->deaths - sizeof child->deaths[0]);
-    child->deaths[0] = now;
-    uint64_t fifth = child->deaths[SUPERVISOR_DEATHS - 1];
-    bool often = fifth != 0 && now - fifth < SUPERVISOR_WINDOW_MS;
-    if (was_ready && !often) {
-        child->backoff_ms = 0;
-        child->start_at_ms = now;
+    if (!sup->is_wanted || sup->stopping || sup->check || sup->count > 1)
+        return; /* while the last one drains, too: at most two at a time */
+    sup->is_wanted = false;
+    struct error err = {0};
+    if (bundle_file(&sup->check_fd, &err) != MR_OK) {
+        log_error("cannot reload", &err, NULL);
         return;
     }
-    uint32_t next = child->backoff_ms ? child->backoff_ms * 2 : SUPERVISOR_BACKOFF_MS;
-    child->backoff_ms = next < SUPERVISOR_BACKOFF_MAX ? next : SUPERVISOR_BACKOFF_MAX;
-    child->start_at_ms = now + child->backoff_ms;
-    char title[32], pause[24];
-    child_title(&child->given, title);
-    snprintf(pause, sizeof pause, "%u ms", child->backoff_ms);
-    log_event(LOG_ERROR, was_ready ? "child dies too often" : "child died before it was ready",
-              "child", title, "again_in", pause, NULL);
+    const struct child child = {.role = CHILD_CHECK,
+                                .page_fd = -1,
+                                .lifeline_fd = -1,
+                                .listen_fd = -1,
+                                .bundle_fd = sup->check_fd,
+                                .node = SUPERVISOR_RELOAD};
+    if (child_spawn(&child, sup->setup->file, &sup->check, &err) != MR_OK) {
+        log_error("cannot reload", &err, NULL);
+        sup->check = 0;
+        close(sup->check_fd);
+    }
 }
+
+static void supervisor_refuse(const char *why)
+{
+    log_event(LOG_ERROR, "reload refused, the old configuration stays", "why", why, NULL);
+}
+
+/* Logs what the check has written. */
+static void supervisor_tell_reasons(int fd)
+{
+    char text[8192];
+    ssize_t len = pread(fd, text, sizeof text - 1, 0);
+    text[len > 0 ? len : 0] = '\0';
+    char *rest = text;
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;)
+        if (*line)
+            log_event(LOG_ERROR, "the new configuration is not good", "error", line, NULL);
+}
+
+/* The check has ended: a new generation, or the reason why not. */
+static void supervisor_checked(struct supervisor *sup, int status)
+{
+    sup->check = 0;
+    if (sup->stopping || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        if (!sup->stopping) {
+            supervisor_tell_reasons(sup->check_fd);
+            supervisor_refuse(WIFSIGNALED(status) ? "the check was killed: a plugin crashes"
+                                                  : "the new one has errors");
+        }
+        close(sup->check_fd);
+        return;
+    }
+    struct error err = {0};
+    if (supervisor_add(sup, sup->check_fd, GENERATION_STARTING, &err) != MR_OK) {
+        supervisor_refuse(err.message);
+        return;
+    }
+    sup->give_up_ms = clock_now_ms() + SUPERVISOR_READY_MS;
+    log_event(LOG_INFO, "reload: starting new children", NULL);
+}
+
+/* What becomes of a generation that is starting. A reload is done when the old children take
+ * nothing new any more. */
+static void supervisor_settle(struct supervisor *sup)
+{
+    if (sup->is_settling && (sup->count < 2 || generation_is_draining(sup->generations[1]))) {
+        sup->is_settling = false;
+        log_event(LOG_INFO, "reloaded", NULL);
+    }
+    if (!supervisor_is_starting(sup))
+        return;
+    struct generation *new = sup->generations[0];
+    if (generation_is_ready(new)) {
+        generation_set_serving(new);
+        generation_end(sup->generations[1], SIGTERM);
+        supervisor_adopt(sup, generation_config(new));
+        sup->is_settling = true;
+    } else if (generation_has_failed(new) || clock_now_ms() >= sup->give_up_ms) {
+        supervisor_refuse(generation_has_failed(new) ? "a child of the new one did not start"
+                                                     : "its children do not get ready");
+        generation_end(new, SIGTERM);
+        sup->generations[0] = sup->generations[1]; /* the one that serves stays the first */
+        sup->generations[1] = new;
+    }
+}
+
+/* ---- Signals ---- */
 
 static void supervisor_reap(struct supervisor *sup)
 {
     int status;
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        for (size_t i = 0; i < sup->count; i++) {
-            struct supervisor_child *child = &sup->children[i];
-            if (child->pid != pid)
-                continue;
-            child->pid = 0;
-            supervisor_charge(sup, child, status);
-            if (!sup->stopping)
-                supervisor_schedule(sup, child);
+        if (pid == sup->check) {
+            supervisor_checked(sup, status);
+            continue;
         }
+        for (size_t i = 0; i < sup->count; i++)
+            if (generation_reap(sup->generations[i], pid, status))
+                break;
     }
-}
-
-static void supervisor_signal(struct supervisor *sup, int sig)
-{
-    for (size_t i = 0; i < sup->count; i++)
-        if (sup->children[i].pid > 0)
-            kill(sup->children[i].pid, sig);
 }
 
 static void supervisor_stop(struct supervisor *sup, int sig)
 {
-    uint64_t wait_ms =
-        sig == SIGINT ? SUPERVISOR_GRACE_MS : sup->setup->config->drain_ms + SUPERVISOR_GRACE_MS;
     log_event(LOG_INFO, sig == SIGINT ? "stopping at once" : "draining", "signal",
               sigabbrev_np(sig), NULL);
-    uint64_t kill_at_ms = clock_now_ms() + wait_ms;
-    if (!sup->stopping || kill_at_ms < sup->kill_at_ms) /* a second TERM postpones nothing */
-        sup->kill_at_ms = kill_at_ms;
     sup->stopping = true;
-    supervisor_signal(sup, sig == SIGINT ? SIGINT : SIGTERM);
+    if (sup->check)
+        kill(sup->check, SIGKILL);
+    for (size_t i = 0; i < sup->count; i++)
+        generation_end(sup->generations[i], sig);
 }
 
 static void supervisor_on_signal(struct supervisor *sup, int sig)
@@ -172,12 +226,13 @@ static void supervisor_on_signal(struct supervisor *sup, int sig)
         break;
     case SIGUSR1:
         log_reopen();
-        supervisor_signal(sup, SIGUSR1);
+        for (size_t i = 0; i < sup->count; i++)
+            generation_signal(sup->generations[i], SIGUSR1);
         break;
     case SIGHUP:
     case SIGUSR2:
-        log_event(LOG_WARN, "reload is not offered yet: stop and start instead", "signal",
-                  sigabbrev_np(sig), NULL);
+        log_event(LOG_INFO, "reload asked for", "signal", sigabbrev_np(sig), NULL);
+        sup->is_wanted = true;
         break;
     default:
         supervisor_stop(sup, sig);
@@ -185,47 +240,41 @@ static void supervisor_on_signal(struct supervisor *sup, int sig)
     }
 }
 
-/* Starts what is due; returns the milliseconds until something else is, -1: nothing is. */
+/* ---- The loop ---- */
+
+/* Does what is due; the milliseconds until something else is, -1: nothing is. */
 static int supervisor_turn(struct supervisor *sup)
 {
-    uint64_t now = clock_now_ms(), next = UINT64_MAX;
-    if (sup->stopping) {
-        if (now >= sup->kill_at_ms) {
-            log_event(LOG_WARN, "children did not end in time", "signal", "KILL", NULL);
-            supervisor_signal(sup, SIGKILL);
-            sup->kill_at_ms = now + SUPERVISOR_GRACE_MS;
+    supervisor_settle(sup);
+    uint64_t next = UINT64_MAX;
+    for (size_t i = 0; i < sup->count;) {
+        struct generation *generation = sup->generations[i];
+        uint64_t at_ms = generation_turn(generation);
+        next = at_ms < next ? at_ms : next;
+        if (!generation_is_over(generation)) {
+            i++;
+            continue;
         }
-        next = sup->kill_at_ms;
-    } else {
-        for (size_t i = 0; i < sup->count; i++) {
-            struct supervisor_child *child = &sup->children[i];
-            if (child->pid || !child->start_at_ms)
-                continue;
-            if (child->start_at_ms <= now)
-                supervisor_start(sup, child);
-            else if (child->start_at_ms < next)
-                next = child->start_at_ms;
-        }
+        generation_free(generation);
+        sup->count--;
+        memmove(&sup->generations[i], &sup->generations[i + 1],
+                (sup->count - i) * sizeof sup->generations[0]);
     }
+    supervisor_reload(sup);
+    if (supervisor_is_starting(sup) || sup->is_settling)
+        return SUPERVISOR_LOOK_MS;
+    uint64_t now = clock_now_ms();
     if (next == UINT64_MAX)
         return -1;
     return next <= now ? 0 : next - now > 60000 ? 60000 : (int)(next - now);
 }
 
-static bool supervisor_is_over(const struct supervisor *sup)
-{
-    if (!sup->stopping)
-        return false;
-    for (size_t i = 0; i < sup->count; i++)
-        if (sup->children[i].pid)
-            return false;
-    return true;
-}
-
 static void supervisor_loop(struct supervisor *sup)
 {
-    while (!supervisor_is_over(sup)) {
+    for (;;) {
         int timeout_ms = supervisor_turn(sup);
+        if (sup->stopping && sup->count == 0 && !sup->check)
+            return;
         struct pollfd poll_fd = {.fd = sup->signals, .events = POLLIN};
         if (poll(&poll_fd, 1, timeout_ms) < 0 && errno != EINTR) {
             log_line(LOG_ERROR, "poll: %s", strerror(errno));
@@ -235,19 +284,6 @@ static void supervisor_loop(struct supervisor *sup)
         while (read(sup->signals, &info, sizeof info) == (ssize_t)sizeof info)
             supervisor_on_signal(sup, (int)info.ssi_signo);
     }
-}
-
-static void supervisor_add(struct supervisor *sup, enum child_role role, int slot, const char *node)
-{
-    struct supervisor_child *child = &sup->children[sup->count++];
-    child->given = (struct child){.role = role,
-                                  .slot = slot,
-                                  .page_fd = sup->page_fd,
-                                  .lifeline_fd = sup->lifeline[0],
-                                  .listen_fd = role == CHILD_FRONT ? sup->setup->listener->fd : -1,
-                                  .bundle_fd = sup->setup->bundle_fd};
-    snprintf(child->given.node, sizeof child->given.node, "%s", node);
-    child->start_at_ms = clock_now_ms();
 }
 
 static int supervisor_signals(void)
@@ -264,46 +300,48 @@ static int supervisor_signals(void)
 
 static int supervisor_init(struct supervisor *sup, struct error *err)
 {
-    int rc = page_new(&sup->page, &sup->page_fd, err);
+    int rc = page_new(&sup->given.page, &sup->given.page_fd, err);
     if (rc != MR_OK)
         return rc;
-    if (fcntl(sup->page_fd, F_SETFD, FD_CLOEXEC) != 0 || pipe2(sup->lifeline, O_CLOEXEC) != 0)
+    if (fcntl(sup->given.page_fd, F_SETFD, FD_CLOEXEC) != 0 || pipe2(sup->lifeline, O_CLOEXEC) != 0)
         return error_set(err, MR_E_INTERNAL, "cannot make the lifeline: %s", strerror(errno));
+    sup->given.lifeline_fd = sup->lifeline[0];
     sup->signals = supervisor_signals();
     if (sup->signals < 0)
         return error_set(err, MR_E_INTERNAL, "cannot take signals: %s", strerror(errno));
-    return MR_OK;
+    char host[64];
+    if (gethostname(host, sizeof host) != 0)
+        snprintf(host, sizeof host, "localhost");
+    host[sizeof host - 1] = '\0';
+    const struct listener *listener = sup->setup->listener;
+    snprintf(sup->node, sizeof sup->node, "%s/%s", host, listener ? listener->instance : "worker");
+    sup->given.node = sup->node;
+    sup->given.file = sup->setup->file;
+    sup->given.role = (enum config_role)sup->setup->config->role;
+    sup->given.listen_fd = listener ? listener->fd : -1;
+    int bundle_fd = fcntl(sup->setup->bundle_fd, F_DUPFD_CLOEXEC, 3);
+    if (bundle_fd < 0)
+        return error_set(err, MR_E_INTERNAL, "cannot keep the pipelines: %s", strerror(errno));
+    return supervisor_add(sup, bundle_fd, GENERATION_SERVING, err);
 }
 
 int supervisor_run(const struct supervisor_setup *setup)
 {
-    struct supervisor sup = {.setup = setup, .page_fd = -1, .lifeline = {-1, -1}, .signals = -1};
+    struct supervisor sup = {.setup = setup, .lifeline = {-1, -1}, .signals = -1};
     struct error err = {0};
     if (supervisor_init(&sup, &err) != MR_OK) {
         log_error("cannot start", &err, NULL);
         return 1;
     }
-    char host[64], node[128], instance[24];
-    if (gethostname(host, sizeof host) != 0)
-        snprintf(host, sizeof host, "localhost");
-    host[sizeof host - 1] = '\0';
-    snprintf(instance, sizeof instance, "%s",
-             setup->listener ? setup->listener->instance : "worker");
-    snprintf(node, sizeof node, "%s/%s", host, instance);
-    if (setup->listener)
-        supervisor_add(&sup, CHILD_FRONT, 0, node);
-    int64_t workers = setup->config->role == CONFIG_FRONT ? 0 : setup->config->workers;
-    for (int i = 1; i <= workers && i < PAGE_SLOTS; i++)
-        supervisor_add(&sup, CHILD_WORKER, i, node);
     log_event(LOG_INFO, "started", "version", MR_VERSION, "listen",
-              setup->listener ? setup->config->listen : NULL, "node", node, NULL);
+              setup->listener ? setup->config->listen : NULL, "node", sup.node, NULL);
     supervisor_loop(&sup);
     log_event(LOG_INFO, "stopped", NULL);
     close(sup.signals);
     close(sup.lifeline[0]);
     close(sup.lifeline[1]);
-    close(sup.page_fd);
-    page_close(sup.page);
+    close(sup.given.page_fd);
+    page_close(sup.given.page);
     return 0;
 }
 

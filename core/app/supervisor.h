@@ -4,12 +4,19 @@
  * A child that served and dies is started again at once; one that dies before it is ready, or five
  * times in ten seconds, waits with a growing pause. After a fatal signal the mark on the page names
  * the one task that is charged; SIGKILL charges nobody. Children watch the lifeline pipe: when the
- * master is gone they drain by themselves. */
+ * master is gone they drain by themselves.
+ *
+ * On a reload (HUP, USR2) front and workers of a new generation (generation.h) take the place of
+ * the old ones together; a configuration that is refused changes nothing. */
 #pragma once
 
 #include "app/child.h"
 #include "app/config.h"
 #include "app/listener.h"
+
+/* `node` of the child that checks for a reload: it writes the reasons of a refusal into the
+ * bundle's file, for the log; at the first start they are printed. */
+#define SUPERVISOR_RELOAD "reload"
 
 struct supervisor_setup {
     const struct config *config;

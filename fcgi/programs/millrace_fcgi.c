@@ -33,7 +33,8 @@ static const char daemon_usage[] =
     "  -V, --version       print the version\n"
     "  -h, --help          this text\n"
     "\n"
-    "Signals: TERM and QUIT drain and stop, INT stops at once, USR1 reopens the log.\n";
+    "Signals: TERM and QUIT drain and stop, INT stops at once, HUP and USR2 reload the\n"
+    "configuration after checking it, USR1 reopens the log.\n";
 
 struct daemon {
     struct child child;
@@ -41,11 +42,12 @@ struct daemon {
     struct config *config;
 };
 
-static struct config *daemon_config(const char *file, bool quiet)
+/* The configuration of `root`, or, without one, of the file. */
+static struct config *daemon_config(const char *file, const json_t *root, bool quiet)
 {
     struct report report;
     report_init(&report);
-    struct config *config = config_load(file, &report);
+    struct config *config = root ? config_make(file, root, &report) : config_load(file, &report);
     check_print(&report, quiet);
     report_done(&report);
     return config;
@@ -86,6 +88,18 @@ static bool daemon_files(const struct config *config, enum child_role role)
     return true;
 }
 
+/* Signals of operators that end a process which does not take them: held back while the master
+ * starts (the supervisor takes them then; a HUP that came meanwhile is a reload). */
+static void daemon_hold_signals(int how)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
+    sigprocmask(how, &set, NULL);
+}
+
 static bool daemon_redis(const struct config *config, struct redis_config *ret)
 {
     struct error err = {0};
@@ -107,7 +121,8 @@ static int daemon_front(struct daemon *self, const struct bundle *bundle, struct
                                       .lifeline_fd = self->child.lifeline_fd,
                                       .page = page ? &page->slots[self->child.slot] : NULL,
                                       .sources =
-                                          (const struct pipeline_source *const *)bundle->sources};
+                                          (const struct pipeline_source *const *)bundle->sources,
+                                      .plugins = bundle->plugins};
     int code = front_run(&setup);
     redis_config_done(&redis);
     return code;
@@ -154,47 +169,51 @@ static int daemon_worker(struct daemon *self, const struct bundle *bundle, struc
     return code;
 }
 
-/* The check: everything is loaded as workers will load it, and the pipelines are handed back. */
-static int daemon_check(const struct config *config, int bundle_fd)
+/* The check: everything is loaded as workers will load it; configuration and pipelines are handed
+ * back, or, for a reload, the reasons why not. */
+static int daemon_check(struct daemon *self)
 {
     struct report report;
     report_init(&report);
-    struct bundle bundle = {0};
-    bool good = bundle_read(config, &bundle, &report);
-    if (good)
-        good = check_bundle(config, &bundle, NULL, NULL, &report);
-    check_print(&report, false);
-    report_done(&report);
     struct error err = {0};
-    if (good && bundle_write(&bundle, bundle_fd, &err) != MR_OK) {
-        log_error("pipelines cannot be handed over", &err, NULL);
+    struct bundle bundle = {0};
+    int fd = self->child.bundle_fd;
+    json_hold json_t *root = config_read(self->file, &report);
+    self->config = root ? config_make(self->file, root, &report) : NULL;
+    bool good = self->config && bundle_read(self->config, &bundle, &report);
+    bundle.config = json_incref(root);
+    good = good && check_bundle(self->config, &bundle, NULL, NULL, &report);
+    if (good && bundle_write(&bundle, fd, &err) != MR_OK) {
+        report_add(&report, NULL, NULL, "%s", err.message);
         good = false;
     }
+    if (good || strcmp(self->child.node, SUPERVISOR_RELOAD) != 0)
+        check_print(&report, false);
+    else
+        check_write(&report, fd);
     bundle_done(&bundle);
+    report_done(&report);
     return good ? 0 : 1;
 }
 
 static int daemon_child(struct daemon *self)
 {
+    if (self->child.role == CHILD_CHECK)
+        return daemon_check(self);
     char title[32];
     child_title(&self->child, title);
-    self->config = daemon_config(self->file, self->child.role != CHILD_CHECK);
-    if (!self->config)
-        return 1;
     struct error err = {0};
-    if (log_open(self->config->log_file, self->config->log_format, self->config->log_level, title,
-                 &err) != MR_OK) {
-        log_error("cannot open the log", &err, NULL);
-        return 1;
-    }
-    if (self->child.role == CHILD_CHECK)
-        return daemon_check(self->config, self->child.bundle_fd);
     struct bundle bundle = {0};
     struct page *page = NULL;
     int code = 1;
     if (page_open(self->child.page_fd, &page, &err) != MR_OK ||
         bundle_load(self->child.bundle_fd, &bundle, &err) != MR_OK)
         log_error("cannot start", &err, NULL);
+    else if (!(self->config = daemon_config(self->file, bundle.config, true)))
+        log_line(LOG_ERROR, "cannot start: the configuration that was checked is refused");
+    else if (log_open(self->config->log_file, self->config->log_format, self->config->log_level,
+                      title, &err) != MR_OK)
+        log_error("cannot open the log", &err, NULL);
     else if (self->child.role == CHILD_FRONT)
         code = daemon_front(self, &bundle, page, self->child.listen_fd);
     else
@@ -229,6 +248,10 @@ static int daemon_plain(struct daemon *self, const struct listener *listener)
                                  .lifeline_fd = -1,
                                  .listen_fd = listener->fd,
                                  .bundle_fd = -1};
+    signal(SIGHUP, SIG_IGN); /* until the front watches them: what was held is forgotten */
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
+    daemon_hold_signals(SIG_UNBLOCK);
     if (bundle_read(self->config, &bundle, &report))
         code = daemon_front(self, &bundle, NULL, listener->fd);
     check_print(&report, true);
@@ -330,12 +353,14 @@ int main(int argc, char **argv)
         fprintf(stderr, "millrace-fcgi: %s\n", err.message);
         return 1;
     }
+    if (self.child.role == CHILD_NONE)
+        daemon_hold_signals(SIG_BLOCK);
     self.file = config_find(given);
     int code;
     if (self.child.role != CHILD_NONE) {
         code = daemon_child(&self);
     } else {
-        self.config = daemon_config(self.file, true);
+        self.config = daemon_config(self.file, NULL, true);
         if (!self.config)
             return 1;
         if (log_open(self.config->log_file, self.config->log_format, self.config->log_level,

@@ -57,7 +57,8 @@ static struct config *make_config(void)
     FILE *out = fopen(file, "w");
     fprintf(out,
             "{\"redis\":{\"url\":\"%s\"},\"limits\":{\"body_max\":\"1MiB\",\"streams_max\":2,"
-            "\"prompt_max\":\"1KiB\",\"queue_max\":50,\"json_depth\":20},\"drain\":\"2s\"}",
+            "\"prompt_max\":\"1KiB\",\"queue_max\":50,\"json_depth\":20},\"role\":\"front\","
+            "\"drain\":\"2s\"}",
             redis_server.url);
     fclose(out);
     struct report report;

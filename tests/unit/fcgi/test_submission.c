@@ -85,6 +85,7 @@ static void accepted(void **state)
     done();
     assert_int_equal(read_text("{" GOOD ",\"run_at\":\"2001-01-01T00:00:00Z\"}"), SUBMISSION_OK);
     assert_int_equal(submission.delay_ms, 0);
+    assert_int_equal(submission.run_at_ms, 978307200000);
     done();
 }
 
