@@ -355,17 +355,21 @@ static bool read_rule(struct reading *r, json_t *source, struct rule *rule)
     json_t *match = json_object_get(source, "match");
     json_t *answer = json_object_get(source, "answer");
     json_t *times = json_object_get(source, "times");
+    json_t *every = json_object_get(source, "every");
 
     r->where = "";
     if (!json_is_object(source) || !json_is_object(answer) || (match && !json_is_object(match)))
         return wrong(r, "", "a rule is {\"match\": {...}, \"times\": N, \"answer\": {...}}");
     json_object_foreach (source, key, v) {
         if (strcmp(key, "match") != 0 && strcmp(key, "answer") != 0 && strcmp(key, "times") != 0 &&
-            strncmp(key, "//", 2) != 0)
+            strcmp(key, "every") != 0 && strncmp(key, "//", 2) != 0)
             return wrong(r, key, "is not known (see mr-sim --help)");
     }
     if (times && (!json_is_integer(times) || json_integer_value(times) < 1))
         return wrong(r, "times", "must be a whole number from 1");
+    if (every && (!json_is_integer(every) || json_integer_value(every) < 1))
+        return wrong(r, "every", "must be a whole number from 1");
+    rule->every = every ? (uint64_t)json_integer_value(every) : 0;
     rule->times = times ? (uint64_t)json_integer_value(times) : 0;
 
     r->where = "match";
@@ -483,6 +487,8 @@ struct rule *rules_pick(struct rules *rules, const struct http_request *r, const
             struct rule *rule = &lists[k]->items[i];
 
             if (rule_matches(rule, r, ask)) {
+                if (rule->every > 1 && ++rule->seen % rule->every != 0)
+                    continue;
                 rule->used++;
                 return rule;
             }
@@ -525,5 +531,5 @@ void rule_list_clear(struct rule_list *list)
 void rule_list_rewind(struct rule_list *list)
 {
     for (size_t i = 0; i < list->count; i++)
-        list->items[i].used = 0;
+        list->items[i].used = list->items[i].seen = 0;
 }

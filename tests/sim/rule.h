@@ -68,6 +68,8 @@ struct rule {
     json_t *header; /* object of name to exact value, or NULL */
     int stream;     /* 1 only streams, 0 only others, -1 either */
     uint64_t times; /* 0: for ever */
+    uint64_t every; /* decides each Nth request that matches; 0, 1: all of them */
+    uint64_t seen;  /* requests that matched, whether decided or not */
     uint64_t used;
     uint64_t id; /* counts from 1 over both lists, never reused */
     struct answer answer;

@@ -233,6 +233,13 @@ def test_rules_in_order_times_and_match(sim):
     assert sim.content("abc").startswith("Simulated")
 
 
+def test_each_third_request(sim):
+    sim.rule({"text": "third"}, {"contains": "abc"}, every=3, times=2)
+    sim.rule({"text": "other"})
+    got = [sim.content("abc") for _ in range(10)]
+    assert got == ["other", "other", "third"] * 2 + ["other"] * 4
+
+
 @pytest.mark.parametrize(
     "rule,place",
     [
@@ -241,6 +248,7 @@ def test_rules_in_order_times_and_match(sim):
         ({"match": {"modle": "x"}, "answer": {}}, "/0/match/modle"),
         ({"answer": {"text": "x", "json": 1}}, "only one of"),
         ({"times": 0, "answer": {}}, "times"),
+        ({"every": 0, "answer": {}}, "every"),
         ({}, "a rule is"),
     ],
 )
