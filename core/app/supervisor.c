@@ -27,6 +27,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define SUPERVISOR_CHECK_MS 30000u /* for the check of a reload */
 #define SUPERVISOR_READY_MS 30000u /* for a new generation to serve */
 #define SUPERVISOR_LOOK_MS  20     /* between looks at one that is starting */
 
@@ -41,7 +42,7 @@ struct supervisor {
     int check_fd;
     bool is_wanted;      /* a reload, as soon as it can be */
     bool is_settling;    /* a new generation serves, the old one has been told to end */
-    uint64_t give_up_ms; /* on the newest generation, when it is starting */
+    uint64_t give_up_ms; /* on the check, then on the newest generation, when it is starting */
     bool stopping;
 };
 
@@ -124,6 +125,7 @@ static void supervisor_reload(struct supervisor *sup)
         sup->check = 0;
         close(sup->check_fd);
     }
+    sup->give_up_ms = clock_now_ms() + SUPERVISOR_CHECK_MS;
 }
 
 static void supervisor_refuse(const char *why)
@@ -131,12 +133,15 @@ static void supervisor_refuse(const char *why)
     log_event(LOG_ERROR, "reload refused, the old configuration stays", "why", why, NULL);
 }
 
-/* Logs what the check has written. */
+/* Logs the reasons that the check has written. A check that died later than that (a plugin that
+ * crashes at the end of its process) has written the bundle, which holds secrets: not a word. */
 static void supervisor_tell_reasons(int fd)
 {
     char text[8192];
     ssize_t len = pread(fd, text, sizeof text - 1, 0);
     text[len > 0 ? len : 0] = '\0';
+    if (text[0] == '{')
+        return;
     char *rest = text;
     for (char *line; (line = strsep(&rest, "\n")) != NULL;)
         if (*line)
@@ -150,8 +155,9 @@ static void supervisor_checked(struct supervisor *sup, int status)
     if (sup->stopping || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
         if (!sup->stopping) {
             supervisor_tell_reasons(sup->check_fd);
-            supervisor_refuse(WIFSIGNALED(status) ? "the check was killed: a plugin crashes"
-                                                  : "the new one has errors");
+            supervisor_refuse(WIFSIGNALED(status)
+                                  ? "the check was killed: a plugin crashes, or hangs"
+                                  : "the new one has errors");
         }
         close(sup->check_fd);
         return;
@@ -231,7 +237,8 @@ static void supervisor_on_signal(struct supervisor *sup, int sig)
         break;
     case SIGHUP:
     case SIGUSR2:
-        log_event(LOG_INFO, "reload asked for", "signal", sigabbrev_np(sig), NULL);
+        log_event(LOG_INFO, "reload asked for", "signal", sigabbrev_np(sig), "waits",
+                  sup->count > 1 ? "until the children of the last one have ended" : NULL, NULL);
         sup->is_wanted = true;
         break;
     default:
@@ -264,6 +271,12 @@ static int supervisor_turn(struct supervisor *sup)
     if (supervisor_is_starting(sup) || sup->is_settling)
         return SUPERVISOR_LOOK_MS;
     uint64_t now = clock_now_ms();
+    if (sup->check && now >= sup->give_up_ms) { /* a plugin hangs while it is loaded */
+        kill(sup->check, SIGKILL);
+        sup->give_up_ms = now + SUPERVISOR_CHECK_MS;
+    }
+    if (sup->check && sup->give_up_ms < next)
+        next = sup->give_up_ms;
     if (next == UINT64_MAX)
         return -1;
     return next <= now ? 0 : next - now > 60000 ? 60000 : (int)(next - now);
@@ -319,10 +332,7 @@ static int supervisor_init(struct supervisor *sup, struct error *err)
     sup->given.file = sup->setup->file;
     sup->given.role = (enum config_role)sup->setup->config->role;
     sup->given.listen_fd = listener ? listener->fd : -1;
-    int bundle_fd = fcntl(sup->setup->bundle_fd, F_DUPFD_CLOEXEC, 3);
-    if (bundle_fd < 0)
-        return error_set(err, MR_E_INTERNAL, "cannot keep the pipelines: %s", strerror(errno));
-    return supervisor_add(sup, bundle_fd, GENERATION_SERVING, err);
+    return supervisor_add(sup, sup->setup->bundle_fd, GENERATION_SERVING, err);
 }
 
 int supervisor_run(const struct supervisor_setup *setup)

@@ -22,7 +22,7 @@ struct supervisor_setup {
     const struct config *config;
     const char *file; /* the configuration's file as the children shall load it; NULL: none */
     struct listener *listener; /* NULL: no front */
-    int bundle_fd;
+    int bundle_fd;             /* passes to it */
 };
 /* Runs until told to stop; the exit status: 0 after a stop, 1 when no child could be started. */
 int supervisor_run(const struct supervisor_setup *setup);

@@ -369,6 +369,11 @@ static int run(struct redis *redis, struct redis_script *script, size_t keys, co
                 return error_set(err, waited, "ended while waiting for Redis");
             if (redis->is_closed)
                 return error_set(err, MR_E_STOPPING, "the connection to Redis was closed");
+            if (left_of(due_ms) == 0) {
+                error_set(err, MR_E_STORE, "Redis at %s does not answer", redis->link.address);
+                error_detail(err, "not sent; %s", redis->link.reason);
+                return MR_E_STORE;
+            }
         }
         struct reply reply = {.type = REPLY_NIL};
         /* One attempt never takes longer than command_ms: a connection that hangs is dropped, and

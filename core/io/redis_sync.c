@@ -267,7 +267,8 @@ static bool connect_once(struct redis_sync *sync, uint64_t due_ms, char *why, si
 }
 
 /* As redis_switch.h does on the loop: leaves a server that is no longer the sentinels' master. They
- * are asked at most every SYNC_ASK_MS; one that does not know or answer is passed over. */
+ * are asked at most every SYNC_ASK_MS, for half of the call's time; one that does not know or
+ * answer is passed over. */
 static void look_for_switch(struct redis_sync *sync, uint64_t due_ms)
 {
     uint64_t now = clock_now_ms();
@@ -276,8 +277,8 @@ static void look_for_switch(struct redis_sync *sync, uint64_t due_ms)
     char host[REDIS_HOST_BYTES] = "", why[160];
     int port = 0;
     sync->asked_ms = now;
-    if (!ask_sentinel(sync, &sync->config.sentinels[sync->sentinel], due_ms, host, &port, why,
-                      sizeof(why)))
+    if (!ask_sentinel(sync, &sync->config.sentinels[sync->sentinel], now + left_of(due_ms) / 2,
+                      host, &port, why, sizeof(why)))
         sync->sentinel = (sync->sentinel + 1) % sync->config.sentinel_count;
     else if (port != sync->port || strcmp(host, sync->host) != 0)
         hang_up(sync);

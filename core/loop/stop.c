@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include <signal.h>
 
-static const int stop_signals[] = {SIGTERM, SIGQUIT, SIGINT, SIGUSR1, SIGHUP};
+static const int stop_signals[] = {SIGTERM, SIGQUIT, SIGINT, SIGUSR1, SIGHUP, SIGUSR2};
 
 static void stop_tell(struct stop *stop, enum stop_kind kind)
 {
@@ -22,7 +22,7 @@ static void stop_on_signal(uv_signal_t *handle, int number)
         log_reopen();
     else if (number == SIGINT)
         stop_tell(stop, STOP_NOW);
-    else if (number != SIGHUP) /* a terminal's end is the master's business */
+    else if (number != SIGHUP && number != SIGUSR2) /* the master's business: a reload */
         stop_tell(stop, STOP_DRAIN);
 }
 

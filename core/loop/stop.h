@@ -1,5 +1,6 @@
 /* When a child process is to stop: TERM and QUIT drain, INT stops at once, and the end of the
- * lifeline pipe (the master is gone) drains. USR1 reopens the log.
+ * lifeline pipe (the master is gone) drains. USR1 reopens the log. HUP and USR2, which may be sent
+ * to every process of a service or a terminal, are the master's alone and change nothing here.
  *
  * `fn` runs on the loop's stack, once for a drain and once more if an INT follows. */
 #pragma once
@@ -9,7 +10,7 @@
 enum stop_kind { STOP_DRAIN = 1, STOP_NOW };
 struct stop {
     struct loop *loop;
-    uv_signal_t signals[5];
+    uv_signal_t signals[6];
     struct poll *lifeline;
     int lifeline_fd;
     int kind; /* 0 until told */

@@ -309,6 +309,7 @@ static int work_next(struct work_lane *lane, struct stage *current, const struct
         *ret_next = out;
         return MR_OK;
     }
+    lane_next_done(next);
     return error_set(err, MR_E_INTERNAL, "job %s does not get further", lane->lane.job);
 }
 

@@ -286,6 +286,8 @@ static int daemon_master(struct daemon *self, bool only_test)
                                                .file = self->file,
                                                .listener = has_front ? &listener : NULL,
                                                .bundle_fd = bundle_fd};
+        if (!plain)
+            bundle_fd = -1; /* the supervisor's now */
         code = plain ? daemon_plain(self, &listener) : supervisor_run(&setup);
         if (config->pid_file)
             unlink(config->pid_file);

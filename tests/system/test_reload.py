@@ -2,12 +2,43 @@
 
 import os
 import signal
+import subprocess
 import threading
 
 import rig as rigs
 import samples
 
 TWO = {"drain": "20s"}
+LATE = r"""
+#include <millrace/plugin.h>
+#include <stdlib.h>
+
+__attribute__((destructor)) static void late_end(void)
+{
+    abort();
+}
+
+struct settings {
+    const mr_template *output;
+};
+static const struct mr_option options[] = {
+    MR_OPT_TEMPLATE(struct settings, output, "output", "\"{{ .input }}\"", 0, "The output."),
+};
+
+static int run(mr_context *cx, const void *settings)
+{
+    (void)cx;
+    (void)settings;
+    return MR_OK;
+}
+
+MR_PLUGIN(late) = {
+    MR_PLUGIN_HEAD("late", struct settings, options),
+    .version = "1.0",
+    .summary = "Crashes when its process ends.",
+    .run = run,
+};
+"""
 
 
 def pipeline(word, **more):
@@ -102,6 +133,25 @@ def test_bad_configuration_is_refused(new_rig):
         file.write(good)
     reload(r)
     assert r.run("p", {"say": "hello again"})["result"]["word"] == "new"
+
+
+def test_no_secret_of_a_check_that_dies_late(new_rig):
+    """The check has handed the configuration over, API key included, and then a plugin crashes as its process ends: the
+    reload is refused, and the log does not hold what was handed over.
+    Fails with: core/app/supervisor.c, supervisor_tell_reasons: without `if (text[0] == '{') return;`"""
+    r = new_rig(workers=1, config=TWO, pipelines={"p": pipeline("old")})
+    folder = r.folder / "plugins"
+    folder.mkdir()
+    source = folder / "late.c"
+    source.write_text(LATE)
+    subprocess.run(["cc", "-std=gnu17", "-shared", "-fPIC", "-fvisibility=hidden", "-I", rigs.ROOT / "core" / "include",
+                    "-o", folder / "late.so", source], check=True)
+    r.config["plugins"].append(str(folder))
+    r.write_config()
+    r.write_pipeline("late", {"stages": [{"name": "late", "plugin": "late"}]})
+    reload(r, line="reload refused.*a plugin crashes")
+    assert rigs.API_KEY not in r.daemon.tail(100000) and "base_url" not in r.daemon.tail(100000)
+    assert r.run("p", {"say": "hello"})["result"]["word"] == "old"
 
 
 def test_children_that_do_not_start(new_rig):

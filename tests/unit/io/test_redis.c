@@ -658,6 +658,40 @@ static void test_patient(void **state)
     on_fiber(patient);
 }
 
+static void load_patiently(void *arg)
+{
+    struct error err = {0};
+    struct reply reply;
+    redis_run(redis, arg, 0, NULL, 0, NULL, 6000, &reply, &err);
+}
+
+/* Whoever waits for another's load waits no longer than for Redis itself. */
+static void impatient(void *arg)
+{
+    (void)arg;
+    struct error err = {0};
+    struct reply reply;
+    struct redis_script script = {.name = "one", .text = "return 1"};
+    struct group group;
+    group_init(&group, &loop);
+    assert_int_equal(group_spawn(&group, NULL, load_patiently, &script), MR_OK);
+    wait_yield(&loop);
+    assert_true(script.is_loading);
+    uint64_t begin = clock_now_ms();
+    assert_int_equal(redis_run(redis, &script, 0, NULL, 0, NULL, 100, &reply, &err), MR_E_STORE);
+    assert_non_null(strstr(err.message, "does not answer"));
+    assert_true(clock_now_ms() - begin < 3000);
+    group_wait(&group);
+}
+
+static void test_impatient(void **state)
+{
+    (void)state;
+    redis_server_prepare(&server);
+    open_client(6000);
+    on_fiber(impatient);
+}
+
 /* ---- The blocking client ---- */
 
 static void test_sync(void **state)
@@ -753,6 +787,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_out_of_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_reply, NULL, teardown),
         cmocka_unit_test_setup_teardown(test_patient, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_impatient, NULL, teardown),
         cmocka_unit_test_setup_teardown(test_sync, setup, teardown),
         cmocka_unit_test_setup_teardown(test_torture, setup, teardown),
     };

@@ -152,6 +152,29 @@ static void test_first_is_silent(void **state)
     test_found(state);
 }
 
+/* Sentinels that fall silent while the server is well: looking for a switch costs no call its time
+ * (a lease is renewed within a third of it). */
+static void test_look_leaves_time(void **state)
+{
+    (void)state;
+    struct redis_sync *sync = redis_sync_open(&config, "sync");
+    assert_int_equal(sync_port(sync, 5000), master_port);
+    unsigned asked = 0;
+    for (int i = 0; i < 2; i++) {
+        false_sentinel_say(&sentinels[i], "");
+        asked += atomic_load(&sentinels[i].asked);
+    }
+    for (uint64_t stop = clock_now_ms() + 20000; clock_now_ms() < stop; poll(NULL, 0, 20)) {
+        uint64_t begin = clock_now_ms();
+        assert_int_equal(sync_port(sync, 1000), master_port);
+        assert_true(clock_now_ms() - begin < 900);
+        if (atomic_load(&sentinels[0].asked) + atomic_load(&sentinels[1].asked) > asked)
+            break;
+    }
+    assert_true(atomic_load(&sentinels[0].asked) + atomic_load(&sentinels[1].asked) > asked);
+    redis_sync_close(sync);
+}
+
 static uint64_t spent_ms;
 static void not_found(void *arg)
 {
@@ -275,22 +298,22 @@ static void start_late(void *arg)
 
 static void late(void *arg)
 {
-    (void)arg;
-    int port = sentinels[0].port;
-    false_sentinel_stop(&sentinels[0]);
-    false_sentinel_stop(&sentinels[1]);
     struct reply reply;
     assert_int_equal(redis_call(redis, 1, (struct arg[]){arg_text("PING")}, 200, &reply, &err),
                      MR_E_STORE);
-    loop_post(&loop, start_late, (void *)(intptr_t)port);
+    loop_post(&loop, start_late, arg);
     found(NULL);
 }
 
 static void test_back_after_a_while(void **state)
 {
     (void)state;
+    int port = sentinels[0].port;
+    false_sentinel_stop(&sentinels[0]); /* before anybody could ask it */
+    false_sentinel_stop(&sentinels[1]);
     redis = redis_open(&loop, &config, "test");
-    on_fiber(late);
+    assert_int_equal(loop_spawn(&loop, NULL, late, (void *)(intptr_t)port), MR_OK);
+    loop_run_fibers(&loop);
 }
 
 /* ---- Failover ---- */
@@ -495,6 +518,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_all_lie, setup, teardown),
         cmocka_unit_test_setup_teardown(test_back_after_a_while, setup, teardown),
         cmocka_unit_test_setup_teardown(test_demoted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_look_leaves_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_switched, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_never_agrees, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unblocked, setup, teardown),

@@ -244,7 +244,11 @@ static void wake_all(const char *id, const char *status)
     for (uint64_t stop = clock_now_ms() + 5000; clock_now_ms() < stop;) {
         uint64_t sleep_ms;
         uint32_t woken;
-        LOSING(OK(mover_turn(store, 0, &sleep_ms, &woken, &err)));
+        struct error why = {0};
+        int rc = MR_OK;
+        LOSING(rc = mover_turn(store, 0, &sleep_ms, &woken, &why));
+        if (rc != MR_E_STORE) /* trimming lists is not repeated: the next turn does */
+            expect_ok(rc, &why, "mover_turn", __LINE__);
         struct job_view *job = view(id);
         bool is_there = strcmp(job->status, status) == 0;
         job_view_free(job);

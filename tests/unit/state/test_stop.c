@@ -819,6 +819,52 @@ static void after_an_outage(void)
 }
 ON_FIBER(after_an_outage)
 
+/* After a failover to a host whose clock is behind (what is left to live has grown), the time since
+ * when it renews begins anew: it would not judge before that clock has caught up. */
+static void clock_behind(void)
+{
+    static const char own[] = "mr:{0}:worker:node/w2";
+    free(store->worker);
+    store->worker = NULL;
+    OK(worker_enroll(store, "node/w2", "instance-b", NULL, &err));
+    struct reply reply = ask("HSET", own, "since", "9999999999999", NULL);
+    reply_done(&reply);
+    reply = ask("PEXPIRE", own, "60000", NULL);
+    reply_done(&reply);
+    struct redis_config at = {.path = server.path};
+    struct lane_keeper *keeper = lane_keeper_new(store, &at);
+    OK(lane_renew(keeper, NULL, 0, 5000, &err));
+    lane_keeper_free(keeper);
+    char *since = ask_field(own, "since");
+    reply = ask("TIME", NULL);
+    assert_true(strtoull(since, NULL, 10) / 1000 <= strtoull(reply.items[0].text, NULL, 10));
+    reply_done(&reply);
+    free(since);
+}
+ON_FIBER(clock_behind)
+
+/* One job whose key is damaged is lost to its worker; the leases of the others are renewed. */
+static void lease_of_a_damaged_job(void)
+{
+    struct redis_config at = {.path = server.path};
+    struct lane_renewal renewals[3];
+    static const char *const ids[3] = {"job-0", "job-1", "job-2"};
+    for (int i = 0; i < 3; i++) {
+        submit_plain(ids[i]);
+        renewals[i].lane = claim_and_begin("default");
+    }
+    struct reply reply = ask("SET", "mr:{0}:job:job-1", "damaged", NULL);
+    reply_done(&reply);
+    struct lane_keeper *keeper = lane_keeper_new(store, &at);
+    OK(lane_renew(keeper, renewals, 3, 5000, &err));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(renewals[i].verdict, i == 1 ? LANE_LOST : LANE_OK);
+    lane_keeper_free(keeper);
+    reply = ask("FLUSHALL", NULL);
+    reply_done(&reply);
+}
+ON_FIBER(lease_of_a_damaged_job)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -844,6 +890,8 @@ int main(void)
         CASE(leases),
         CASE(names),
         CASE(after_an_outage),
+        CASE(clock_behind),
+        CASE(lease_of_a_damaged_job),
     };
     return cmocka_run_group_tests_name("stop", tests, fixture_server, fixture_server_end);
 }
