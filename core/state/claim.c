@@ -30,11 +30,10 @@ static bool read_entry(const struct reply *entry, const struct lane_stream *stre
 }
 
 /* Entries of one stream; those that hold nothing are ended at once: no lane is theirs. */
-static void read_entries(struct store *store, struct redis *redis, const struct reply *list,
+static void read_entries(struct redis *redis, const struct reply *list,
                          const struct lane_stream *stream, const char *key, struct lane *lanes,
                          size_t room, size_t *count)
 {
-    (void)store;
     for (size_t i = 0; i < list->count && room > 0; i++) {
         if (read_entry(&list->items[i], stream, &lanes[*count])) {
             (*count)++;
@@ -45,6 +44,8 @@ static void read_entries(struct store *store, struct redis *redis, const struct 
         const char *entry = reply_text(&list->items[i], 0);
         if (entry[0] &&
             redis_command(redis, &reply, NULL, "XACK", key, STORE_GROUP, entry, NULL) == MR_OK)
+            reply_done(&reply);
+        if (entry[0] && redis_command(redis, &reply, NULL, "XDEL", key, entry, NULL) == MR_OK)
             reply_done(&reply);
     }
 }
@@ -127,8 +128,8 @@ int lane_claim(struct store *store, struct redis *redis, const struct lane_strea
         for (size_t i = 0; i < reply.count; i++)
             for (size_t s = 0; s < stream_count; s++)
                 if (strcmp(reply_text(&reply.items[i], 0), keys[s].data) == 0)
-                    read_entries(store, redis, reply_item(&reply.items[i], 1), &streams[s],
-                                 keys[s].data, ret_lanes, room - count, &count);
+                    read_entries(redis, reply_item(&reply.items[i], 1), &streams[s], keys[s].data,
+                                 ret_lanes, room - count, &count);
         *ret_count = count;
         reply_done(&reply);
     }
@@ -154,7 +155,7 @@ int lane_claim_own(struct store *store, struct redis *redis, const struct lane_s
     const struct reply *list = reply_item(reply_item(&reply, 0), 1);
     if (list->count > 0)
         snprintf(cursor, STORE_ENTRY_BYTES, "%s", reply_text(&list->items[list->count - 1], 0));
-    read_entries(store, redis, list, stream, key, ret_lanes, max, ret_count);
+    read_entries(redis, list, stream, key, ret_lanes, max, ret_count);
     reply_done(&reply);
     return MR_OK;
 }
@@ -177,7 +178,7 @@ static int take(struct store *store, struct redis *redis, const struct lane_stre
     int rc = call_run(&call, 0, &reply, err);
     if (rc != MR_OK)
         return rc;
-    read_entries(store, redis, &reply, stream, key, ret_lanes, id_count, ret_count);
+    read_entries(redis, &reply, stream, key, ret_lanes, id_count, ret_count);
     reply_done(&reply);
     return MR_OK;
 }

@@ -13,10 +13,10 @@
 #include "base/log.h"
 #include <stdio.h>
 
-#define CLAIM_BLOCK_MS 2000u
-#define CLAIM_TURN_MS  100u /* between reads while slots are few */
-#define CLAIM_PAUSE_MS 250u /* after an error */
-#define CLAIM_BATCH    256u /* entries a command */
+#define CLAIM_BLOCK_MS 2000u /* at most */
+#define CLAIM_TURN_MS  100u  /* between reads while slots are few */
+#define CLAIM_PAUSE_MS 250u  /* after an error */
+#define CLAIM_BATCH    256u  /* entries a command */
 #define CLAIM_REVERSED 8u
 
 /* The streams of one partition, in order of class; queues side by side within a class. */
@@ -87,6 +87,18 @@ static bool claim_recovered(struct worker *worker, uint32_t partition, size_t fr
     return count > 0 || rc != MR_OK;
 }
 
+/* Redis gives an entry to the reader that has waited longest. Lanes come back after multiples of
+ * two seconds: with reads of that very length the worker that has parked one would always be the
+ * one that is about to read again, and get it again, while others could run it. */
+static uint64_t claim_block_ms(const struct worker *worker)
+{
+    if (worker->store->partitions > 1)
+        return CLAIM_TURN_MS;
+    uint32_t random;
+    hash_random(&random, sizeof random);
+    return CLAIM_BLOCK_MS / 2 + random % (CLAIM_BLOCK_MS / 2);
+}
+
 /* One blocking read of all streams of a partition. */
 static void claim_block(struct worker *worker, uint32_t partition, size_t free_slots)
 {
@@ -97,9 +109,8 @@ static void claim_block(struct worker *worker, uint32_t partition, size_t free_s
         each = CLAIM_BATCH;
     struct lane *lanes = mem_alloc(stream_count * each * sizeof *lanes);
     struct error err = {0};
-    uint64_t block_ms = worker->store->partitions > 1 ? CLAIM_TURN_MS : CLAIM_BLOCK_MS;
-    int rc = lane_claim(worker->store, worker->blocking, streams, stream_count, each, block_ms,
-                        lanes, &count, &err);
+    int rc = lane_claim(worker->store, worker->blocking, streams, stream_count, each,
+                        claim_block_ms(worker), lanes, &count, &err);
     if (!claim_error(worker, rc, &err))
         claim_start(worker, lanes, count);
     free(lanes);
