@@ -55,6 +55,11 @@ void child_title(const struct child *child, char ret_title[32])
  * kept. */
 static void child_become(const struct child *child, char *const argv[])
 {
+    /* Until the child has its own answer to them, signals that everybody may be sent (`systemctl
+     * kill`) do nothing to it. */
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

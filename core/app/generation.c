@@ -70,6 +70,24 @@ static bool generation_fill(struct generation *generation, const bool busy[PAGE_
     return wanted == 0;
 }
 
+/* Takes the configuration from the bundle. */
+static int generation_configure(struct generation *generation, struct error *err)
+{
+    struct bundle bundle = {0};
+    int rc = bundle_load(generation->bundle_fd, &bundle, err);
+    if (rc != MR_OK)
+        return rc;
+    struct report report;
+    report_init(&report);
+    generation->config = config_make(generation->setup->file, bundle.config, &report);
+    report_done(&report);
+    bundle_done(&bundle);
+    if (generation->config)
+        return MR_OK;
+    error_set(err, MR_E_INTERNAL, "the configuration that was checked is refused");
+    return MR_E_INTERNAL;
+}
+
 int generation_new(const struct generation_setup *setup, int bundle_fd, enum generation_state state,
                    const bool busy[PAGE_SLOTS], struct generation **ret, struct error *err)
 {
@@ -77,17 +95,7 @@ int generation_new(const struct generation_setup *setup, int bundle_fd, enum gen
     generation->setup = setup;
     generation->state = state;
     generation->bundle_fd = bundle_fd;
-    struct bundle bundle = {0};
-    int rc = bundle_load(bundle_fd, &bundle, err);
-    if (rc == MR_OK) {
-        struct report report;
-        report_init(&report);
-        generation->config = config_make(setup->file, bundle.config, &report);
-        report_done(&report);
-        if (!generation->config)
-            rc = error_set(err, MR_E_INTERNAL, "the configuration that was checked is refused");
-    }
-    bundle_done(&bundle);
+    int rc = generation_configure(generation, err);
     if (rc == MR_OK && !generation_fill(generation, busy))
         rc = error_set(err, MR_E_INTERNAL, "there are not enough places for its children");
     if (rc == MR_OK)

@@ -74,6 +74,8 @@ static bool claim_recovered(struct worker *worker, uint32_t partition, size_t fr
     size_t stream_count, count = 0;
     const struct lane_stream *streams = claim_streams(worker, partition, &stream_count);
     stream_count /= QUEUE_CLASSES; /* they come first */
+    if (stream_count == 0)
+        return false;
     size_t each = free_slots / stream_count;
     if (each > CLAIM_BATCH)
         each = CLAIM_BATCH;
@@ -104,6 +106,8 @@ static void claim_block(struct worker *worker, uint32_t partition, size_t free_s
 {
     size_t stream_count, count = 0;
     const struct lane_stream *streams = claim_streams(worker, partition, &stream_count);
+    if (stream_count == 0)
+        return;
     uint32_t each = (uint32_t)(free_slots / stream_count);
     if (each > CLAIM_BATCH)
         each = CLAIM_BATCH;

@@ -200,8 +200,9 @@ __attribute__((noinline)) bool work_lane_begin(struct work_lane *lane)
         at.begin.culprit_stage = page->culprit_stage;
     }
     if (at.begin.is_culprit)
-        at.begin.culprit = culprit = mem_format("plugin %s, %s%s", page->culprit_plugin,
-                                                sig ? "SIG" : "exit", sig ? sig : "");
+        culprit = mem_format("plugin %s, %s%s", page->culprit_plugin, sig ? "SIG" : "exit",
+                             sig ? sig : "");
+    at.begin.culprit = culprit;
     bool granted = false;
     for (int turn = 1; turn <= WORK_TURNS; turn++)
         if (!work_begin_turn(&at, &granted, turn == WORK_TURNS))

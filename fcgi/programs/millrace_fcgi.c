@@ -89,11 +89,18 @@ static bool daemon_files(const struct config *config, enum child_role role)
 }
 
 /* Signals of operators that end a process which does not take them: held back while the master
- * starts (the supervisor takes them then; a HUP that came meanwhile is a reload). */
-static void daemon_hold_signals(int how)
+ * starts (the supervisor takes them then; a HUP that came meanwhile is a reload). Those that are to
+ * end it do so while it checks, which may take long, and are held (`stops`) from the moment when
+ * there is a socket to remove; a shell may also have had them ignored. */
+static void daemon_hold_signals(int how, bool stops)
 {
     sigset_t set;
     sigemptyset(&set);
+    if (stops) {
+        sigaddset(&set, SIGTERM);
+        sigaddset(&set, SIGQUIT);
+        sigaddset(&set, SIGINT);
+    }
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGUSR1);
     sigaddset(&set, SIGUSR2);
@@ -251,7 +258,7 @@ static int daemon_plain(struct daemon *self, const struct listener *listener)
     signal(SIGHUP, SIG_IGN); /* until the front watches them: what was held is forgotten */
     signal(SIGUSR1, SIG_IGN);
     signal(SIGUSR2, SIG_IGN);
-    daemon_hold_signals(SIG_UNBLOCK);
+    daemon_hold_signals(SIG_UNBLOCK, true);
     if (bundle_read(self->config, &bundle, &report))
         code = daemon_front(self, &bundle, NULL, listener->fd);
     check_print(&report, true);
@@ -267,7 +274,11 @@ static int daemon_master(struct daemon *self, bool only_test)
     struct listener listener = {.fd = -1, .lock_fd = -1};
     int bundle_fd = -1, code = 1;
     bool has_front = config->role != CONFIG_WORKER;
-    if (bundle_file(&bundle_fd, &err) != MR_OK || !supervisor_check(self->file, bundle_fd, &err)) {
+    bool good =
+        bundle_file(&bundle_fd, &err) == MR_OK && supervisor_check(self->file, bundle_fd, &err);
+    if (good && !only_test)
+        daemon_hold_signals(SIG_BLOCK, true);
+    if (!good) {
         log_error("not started", &err, NULL);
     } else if (only_test) {
         printf("configuration and pipelines are good\n");
@@ -356,7 +367,7 @@ int main(int argc, char **argv)
         return 1;
     }
     if (self.child.role == CHILD_NONE)
-        daemon_hold_signals(SIG_BLOCK);
+        daemon_hold_signals(SIG_BLOCK, false);
     self.file = config_find(given);
     int code;
     if (self.child.role != CHILD_NONE) {

@@ -259,3 +259,17 @@ def test_signals_while_it_starts(new_rig):
         r.daemon.send(number)
     r.daemon.wait_line(" reloaded")
     r.until_ready()
+
+
+def test_stopped_as_soon_as_there_is_a_socket(new_rig):
+    """INT at the moment when the socket appears, from a shell that has it ignored (`daemon &` in a script): it ends, and
+    takes the socket with it.
+    Fails with: fcgi/programs/millrace_fcgi.c, daemon_master: without `daemon_hold_signals(SIG_BLOCK, true);`"""
+    r = new_rig(workers=1, config=TWO, start=False, lighttpd=False, pipelines={"say": samples.ECHO})
+    for _ in range(5):
+        r.daemon = rigs.Process(
+            "millrace-fcgi", ["sh", "-c", "trap '' INT; exec \"$0\" -c \"$1\"", rigs.BUILD / "bin" / "millrace-fcgi", r.config_file],
+            r.folder / "log" / "millrace.log", env=rigs.marked(r.folder), cwd=r.folder)
+        rigs.Inotify.until_exists(r.socket, r.daemon)
+        r.daemon.send(signal.SIGINT)
+        assert r.daemon.wait() == 0 and not os.path.exists(r.socket)
