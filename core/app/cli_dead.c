@@ -19,6 +19,7 @@ struct dead_args {
     enum dead_action action;
     const char *word; /* list, retry, discard */
     bool all, dry_run;
+    bool pages; /* --limit or --after was given */
     uint32_t limit;
     const char *after;
     char **ids;
@@ -150,8 +151,12 @@ static int dead_act_online(struct online *online, void *arg)
             json_pack("{s:I, s:I}", "matched", (json_int_t)matched, "done", (json_int_t)done);
         cli_print(object);
     } else {
-        printf("%llu matched, %llu %s\n", (unsigned long long)matched, (unsigned long long)done,
-               args->action == DEAD_DISCARD ? "discarded" : "run again");
+        const char *what = args->action == DEAD_DISCARD ? "discarded" : "run again";
+        if (args->dry_run)
+            printf("%llu would be %s\n", (unsigned long long)matched, what);
+        else
+            printf("%llu matched, %llu %s\n", (unsigned long long)matched, (unsigned long long)done,
+                   what);
     }
     return code;
 }
@@ -185,6 +190,9 @@ static int dead_check(const struct dead_args *args)
             return cli_usage(cli, "dead list takes no ids: `millrace status ID`");
         return CLI_DONE;
     }
+    if (args->pages)
+        return cli_usage(cli, "--limit and --after are for dead list: dead %s takes all that match",
+                         args->word);
     if (args->id_count > 0 && (names || filter->before_ms || args->all))
         return cli_usage(cli, "give ids or a filter, not both");
     if (args->all && names)
@@ -226,6 +234,7 @@ static int dead_run(struct cli *cli, int argc, char **argv)
     }
     if (args.after && !id_is_valid(args.after))
         return cli_usage(cli, "\"%s\" is not a job's id", args.after);
+    args.pages = limit || args.after;
     if (dead_check(&args) != CLI_DONE)
         return CLI_USAGE;
     const struct config *config = cli_config(cli);

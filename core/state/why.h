@@ -37,7 +37,8 @@
     X(due_delayed, "it was submitted for a later time")                                            \
     X(due_retry, "an attempt failed, and the next one is due")                                     \
     X(due_throttled, "a limit does not let it through yet")                                        \
-    X(due_parked, "its worker was full, or did not have its revision: it comes back")              \
+    X(due_parked,                                                                                  \
+      "its worker was full, or did not have its pipeline (new? reload it): it comes back")         \
     X(queue_full, "all slots of the workers that serve its queue are taken")                       \
     X(queued, "it is in its queue")                                                                \
     X(claimed, "a worker has taken it from its queue and is about to begin it")                    \

@@ -83,8 +83,9 @@ static bool work_begin_revision(struct work_beginning *at)
     const struct lane_grant *grant = &lane->grant;
     const char *name = lane->lane.pipeline, *revision = grant->revision ? grant->revision : "";
     if (!*revision) {
-        log_event(LOG_INFO, "lane parked: its pipeline is another host's", "job", lane->lane.job,
-                  "pipeline", name, NULL);
+        log_event(LOG_INFO,
+                  "lane parked: this host does not have its pipeline; when it is new, reload (HUP)",
+                  "job", lane->lane.job, "pipeline", name, NULL);
         work_begin_park(lane, WORK_BEHIND_MS);
         return false;
     }

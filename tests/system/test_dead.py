@@ -337,9 +337,10 @@ def test_cli_dead(clean):
     assert a in clean.cli("dead", "list", "--after", b)
     before = clean.redis_text()
     assert json.loads(clean.cli("dead", "retry", "--all", "--dry-run", "--json")) == {"matched": 3, "done": 0}
-    assert "1 matched, 0" in clean.cli("dead", "discard", a, "--dry-run")
+    assert "1 would be discarded" in clean.cli("dead", "discard", a, "--dry-run")
     for words in (["retry"], ["discard"], ["retry", "--all", "--code", "auth"], ["retry", a, "--all"], ["retry", "not-an-id"],
-                  ["lsit"], [], ["retry", "--before", "soon"], ["list", a], ["list", "--limit", "0"], ["retry", "--al"]):
+                  ["lsit"], [], ["retry", "--before", "soon"], ["list", a], ["list", "--limit", "0"], ["retry", "--al"],
+                  ["discard", a, "--limit", "1"]):
         code, out, err = clean.cli("dead", *words, status=None)
         assert code == 2 and out == "" and "Usage: millrace dead" in err, words
     assert 'did you mean "list"' in clean.cli("dead", "lsit", status=None)[2]
