@@ -7,7 +7,6 @@ import os
 import random
 import re
 import threading
-import time
 
 import redis as redis_library
 import rig as rigs
@@ -209,7 +208,7 @@ def have_jobs(r):
 def test_a_thousand_damages(new_rig):
     """Beside the workers: damage, repair, clean; what is not in quarantine ends, and no process dies of it.
     Fails with: core/state/lib/fsck_lanes.lua, lane_again: `redo[n] = nil`"""
-    seed = int(os.environ.get("MILLRACE_SEED", time.time_ns() // 1000 % 1000000))
+    seed = int(os.environ.get("MILLRACE_SEED", "2"))
     print("seed", seed)
     dice = random.Random(seed)
     r = new_rig(workers=2, pipelines=PIPELINES, config=CONFIG)
