@@ -9,7 +9,7 @@ import pytest
 import ledger
 import samples
 
-AWAY = float(os.environ.get("MILLRACE_AWAY", "0"))  # the long form: MILLRACE_AWAY=60
+AWAY = float(os.environ.get("MILLRACE_AWAY", "0"))  # the long form: MILLRACE_AWAY=45 (a held call may take 60 s)
 
 
 def watch(rig, id):
